@@ -1,0 +1,161 @@
+"""The public doors: every argument is checked once, and a wrong one is named.
+
+Each check says which argument it was, what was expected and what came. Shapes are written as
+letters ("T B D"); a letter takes its size from the first argument that carries it, and every
+later argument has to agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+Array = NDArray[Any]
+P = TypeVar("P")
+
+FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
+
+
+class Shapes:
+    """The sizes of the shape letters seen so far in one call."""
+
+    def __init__(self) -> None:
+        self.size: dict[str, int] = {}
+        self._seen_in: dict[str, str] = {}
+
+    def floats(
+        self,
+        name: str,
+        value: object,
+        letters: str,
+        dtype: np.dtype[Any] | None = None,
+        *,
+        finite: bool = True,
+    ) -> Array:
+        """A float array of the shape; of the given dtype, or of float32 or float64."""
+        array = ndarray(name, value)
+        wanted = FLOATS if dtype is None else (dtype,)
+        if array.dtype not in wanted:
+            raise TypeError(f"{name}: expected dtype {_either(wanted)}, got {array.dtype}")
+        self._shape(name, array, letters)
+        if finite and not np.isfinite(array).all():
+            raise ValueError(f"{name}: expected finite values, got {_first_not_finite(array)}")
+        return np.ascontiguousarray(array)
+
+    def integers(self, name: str, value: object, letters: str, low: int, high: int) -> Array:
+        """An integer array of the shape with low <= entry < high."""
+        array = ndarray(name, value)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"{name}: expected an integer dtype, got {array.dtype}")
+        self._shape(name, array, letters)
+        wrong = (array < low) | (array >= high)
+        if wrong.any():
+            at = tuple(int(i) for i in np.argwhere(wrong)[0])
+            raise ValueError(
+                f"{name}: expected class indices from {low} to {high - 1}, got {array[at]} at {at}"
+            )
+        return np.ascontiguousarray(array, dtype=np.intp)
+
+    def booleans(self, name: str, value: object, letters: str) -> Array:
+        """A boolean array of the shape."""
+        array = ndarray(name, value)
+        if array.dtype != np.bool_:
+            raise TypeError(f"{name}: expected dtype bool, got {array.dtype}")
+        self._shape(name, array, letters)
+        return np.ascontiguousarray(array)
+
+    def _shape(self, name: str, array: Array, letters: str) -> None:
+        wanted = letters.split()
+        bound = dict(self.size)
+        fits = array.ndim == len(wanted) and all(
+            bound.setdefault(letter, n) == n for letter, n in zip(wanted, array.shape, strict=True)
+        )
+        if not fits:
+            raise ValueError(f"{name}: expected shape {self._spell(wanted)}, got {array.shape}")
+        if array.size == 0:
+            raise ValueError(f"{name}: expected no empty axis, got shape {array.shape}")
+        for letter, n in zip(wanted, array.shape, strict=True):
+            self.size.setdefault(letter, n)
+            self._seen_in.setdefault(letter, name)
+
+    def _spell(self, letters: Sequence[str]) -> str:
+        known = [
+            f"{letter} = {self.size[letter]} from {self._seen_in[letter]}"
+            for letter in dict.fromkeys(letters)
+            if letter in self.size
+        ]
+        comma = "," if len(letters) == 1 else ""
+        return f"({', '.join(letters)}{comma})" + (f" with {', '.join(known)}" if known else "")
+
+
+def ndarray(name: str, value: object) -> Array:
+    """A plain NumPy array: nothing is converted, masked or moved from a device in silence."""
+    if isinstance(value, np.ma.MaskedArray) or not isinstance(value, np.ndarray):
+        raise TypeError(f"{name}: expected a numpy.ndarray, got {_kind(value)}")
+    return np.asarray(value)
+
+
+def instance(name: str, value: object, kind: type[P]) -> P:
+    """A params or cache object of this layer, not of another one."""
+    if not isinstance(value, kind):
+        raise TypeError(f"{name}: expected {_type_name(kind)}, got {_kind(value)}")
+    return value
+
+
+def generator(name: str, value: object) -> np.random.Generator:
+    """A NumPy random generator."""
+    if not isinstance(value, np.random.Generator):
+        raise TypeError(f"{name}: expected a numpy.random.Generator, got {_kind(value)}")
+    return value
+
+
+def size(name: str, value: object) -> int:
+    """A whole number of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer):
+        raise TypeError(f"{name}: expected an int, got {_kind(value)}")
+    if value < 1:
+        raise ValueError(f"{name}: expected at least 1, got {value}")
+    return int(value)
+
+
+def number(name: str, value: object, *, low: float = -np.inf, high: float = np.inf) -> float:
+    """A finite real number with low <= value < high."""
+    if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
+        raise TypeError(f"{name}: expected a number, got {_kind(value)}")
+    if not (np.isfinite(value) and low <= value < high):
+        limits = [f"of at least {low:g}"] if np.isfinite(low) else []
+        limits += [f"below {high:g}"] if np.isfinite(high) else []
+        wanted = " ".join(["a finite number", " and ".join(limits)]).strip()
+        raise ValueError(f"{name}: expected {wanted}, got {value}")
+    return float(value)
+
+
+def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
+    """float32 or float64."""
+    try:
+        dtype = np.dtype(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected {_either(FLOATS)}, got {value!r}") from None
+    if dtype not in FLOATS:
+        raise TypeError(f"{name}: expected {_either(FLOATS)}, got {dtype}")
+    return dtype
+
+
+def _first_not_finite(array: Array) -> str:
+    at = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+    return f"{array[at]} at {at}"
+
+
+def _either(dtypes: Sequence[np.dtype[Any]]) -> str:
+    return " or ".join(str(dtype) for dtype in dtypes)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else _type_name(type(value))
+
+
+def _type_name(kind: type) -> str:
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
