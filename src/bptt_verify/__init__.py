@@ -1,0 +1,7 @@
+"""Verify a hand-written backward pass against a JAX forward pass that has no gradient formula."""
+
+from bptt_verify.pair import Equation, Index, Mask, Pair, Probability
+from bptt_verify.report import Report
+from bptt_verify.verify import verify
+
+__all__ = ["Equation", "Index", "Mask", "Pair", "Probability", "Report", "verify"]

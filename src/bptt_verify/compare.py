@@ -1,0 +1,65 @@
+"""One array of the subject against what was expected of it."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verify.oracle import Expected
+from bptt_verify.tolerance import SHARP, multiplier
+
+
+class Comparison(NamedTuple):
+    """The worst entry of an array.
+
+    `error` is in units of the tolerance, infinite where nothing but equality would do (a wrong
+    shape, NaN, an entry that no rounding can move).
+    """
+
+    error: float
+    problem: str
+    """What is wrong, in words; empty when the array agrees."""
+    sharp: bool
+    """Some entry had a band narrow enough to see an error of 1 %."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the array agrees."""
+        return not self.problem
+
+
+def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison:
+    """Hold the subject's array, which should be of the dtype, against value and σ."""
+    value, sigma = expected
+    if not isinstance(got, np.ndarray | np.generic):
+        return _wrong(f"expected an array {value.shape}, got {_kind(got)}")
+    if got.shape != value.shape:
+        return _wrong(f"expected shape {value.shape}, got {got.shape}")
+    if got.dtype != dtype:
+        return _wrong(f"expected dtype {dtype}, got {got.dtype}")
+
+    exact = np.asarray(got, np.float64)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        tolerance = multiplier(dtype) * sigma
+        error = np.abs(exact - value) / tolerance  # 0/0 where nothing is rounded and nothing is off
+        equal = exact == value  # never so for NaN
+        error = np.where(equal, 0.0, error)
+        error = np.where(np.isnan(error) | ~np.isfinite(exact) & ~equal, np.inf, error)
+        sharp = (tolerance <= SHARP * np.abs(value)) | (sigma == 0)
+    worst = float(error.max())
+    if worst <= 1:
+        return Comparison(worst, "", bool(sharp.any()))
+    at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+    where = f" at {at}" if at else ""
+    return Comparison(
+        worst, f"expected {value[at]:.9g} ± {tolerance[at]:.1e}, got {exact[at]:.9g}{where}", True
+    )
+
+
+def _wrong(problem: str) -> Comparison:
+    return Comparison(np.inf, problem, True)
+
+
+def _kind(value: object) -> str:
+    return "None" if value is None else type(value).__name__

@@ -1,0 +1,139 @@
+"""What the twin says: values, gradients by `jax.vjp`, and the rounding scale σ of each entry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr
+from numpy.typing import NDArray
+
+from bptt_verify.draw import Case, Drawn
+from bptt_verify.pair import Pair
+from bptt_verify.rounding import Rounding
+from bptt_verify.shapes import Shape
+
+Array = NDArray[Any]
+
+
+class Expected(NamedTuple):
+    """One quantity: its value in float64 and the spread that honest rounding gives it."""
+
+    value: Array
+    sigma: Array
+
+
+class Answer(NamedTuple):
+    """All quantities of one case, and whether the case can be judged at all."""
+
+    quantities: dict[str, Expected]
+    undecided: bool
+    """The forward pass came within rounding of a kink: either branch is honest."""
+    out_of_range: bool
+    """A value on the way is larger than the dtype under test can hold."""
+
+
+class Oracle:
+    """The twin of one pair, traced once for each shape.
+
+    Args:
+        pair: the pair.
+        margin: how many σ a comparison has to clear to count as decided.
+    """
+
+    def __init__(self, pair: Pair, margin: float) -> None:
+        self.pair = pair
+        self.margin = margin
+        self._traced: dict[str, ClosedJaxpr] = {}
+        self.unread_taps: set[str] = set()
+        """Taps that the twin does not add to anything, so that it has no opinion on them."""
+
+    def answer(self, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Answer:
+        """The twin's quantities for the case, σ for the dtype under test.
+
+        Raises `ValueError` when the twin raises or returns something else than the pair declares.
+        """
+        arguments = self._arguments(case, drawn)
+        with jax.enable_x64(True):
+            closed = self._trace(case, arguments)
+            rounding = Rounding(dtype, np.random.default_rng([case.seed, 2]), self.margin)
+            found = rounding.run(closed, jax.tree.leaves(arguments))
+        quantities = {n: Expected(*pair) for n, pair in zip(self._names(), found, strict=True)}
+        out_of_range = rounding.peak > float(np.finfo(dtype).max)
+        return Answer(quantities, rounding.undecided, out_of_range)
+
+    def run_by_xla(self, case: Case, drawn: Drawn) -> dict[str, Array]:
+        """The same quantities in float64, compiled and run by XLA."""
+        with jax.enable_x64(True):
+            results = jax.jit(self._program(case.options))(*self._arguments(case, drawn))
+            values = [np.asarray(r) for r in jax.tree.leaves(results)]
+        return dict(zip(self._names(), values, strict=True))
+
+    def _names(self) -> list[str]:
+        """The quantities in the order in which the program returns them."""
+        pair = self.pair
+        forward = [*sorted(pair.outputs), *sorted(pair.probes)]
+        if pair.backward is None:
+            return forward
+        return [*forward, *(f"d{n}" for n in sorted(pair.differentiable)), *sorted(pair.taps)]
+
+    def _arguments(self, case: Case, drawn: Drawn) -> tuple[dict[str, Array], ...]:
+        """Floats as float64, and zeros for the taps."""
+        real = {k: drawn.inputs[k].astype(np.float64) for k in self.pair.floats}
+        other = {
+            k: v.astype(np.float64) if v.dtype.kind == "f" else v
+            for k, v in drawn.inputs.items()
+            if k not in real
+        }
+        taps = {k: np.zeros(Shape(s).sized(case.sizes)) for k, s in self.pair.taps.items()}
+        cotangents = {k: v.astype(np.float64) for k, v in drawn.cotangents.items()}
+        return real, other, taps, cotangents
+
+    def _trace(self, case: Case, arguments: tuple[dict[str, Array], ...]) -> ClosedJaxpr:
+        key = f"{dict(case.sizes)} {dict(case.options)}"
+        if key not in self._traced:
+            program = self._program(case.options)
+            self._traced[key] = jax.make_jaxpr(program)(*arguments)
+            if len(self._traced) == 1:
+                self._find_unread_taps(case, arguments)
+        return self._traced[key]
+
+    def _program(self, options: Mapping[str, Any]) -> Any:
+        pair = self.pair
+
+        def program(
+            real: dict[str, Any], other: dict[str, Any], taps: dict[str, Any], cotangents: Any
+        ) -> tuple[Any, ...]:
+            def forward(real: dict[str, Any], taps: dict[str, Any]) -> tuple[Any, Any]:
+                everything = pair.twin({**real, **other, **taps}, **options)
+                self._check(everything)
+                outputs = {name: everything[name] for name in pair.outputs}
+                return outputs, {name: everything[name] for name in pair.probes}
+
+            if pair.backward is None:
+                return forward(real, taps)
+            outputs, vjp, probes = jax.vjp(forward, real, taps, has_aux=True)
+            return outputs, probes, *vjp(cotangents)
+
+        return program
+
+    def _check(self, returned: Any) -> None:
+        wanted = {*self.pair.outputs, *self.pair.probes}
+        got = set(returned) if isinstance(returned, dict) else type(returned).__name__
+        if got != wanted:
+            raise ValueError(
+                f"pair {self.pair.name!r}: twin: expected a dict of {sorted(wanted)}, got "
+                f"{sorted(got) if isinstance(got, set) else got}"
+            )
+
+    def _find_unread_taps(self, case: Case, arguments: tuple[dict[str, Array], ...]) -> None:
+        real, other, taps, _ = arguments
+        closed = jax.make_jaxpr(
+            lambda taps: self.pair.twin({**real, **other, **taps}, **case.options)
+        )(taps)
+        used = {a for eqn in closed.jaxpr.eqns for a in eqn.invars if not hasattr(a, "val")}
+        used |= {a for a in closed.jaxpr.outvars if not hasattr(a, "val")}
+        tapped = zip(sorted(taps), closed.jaxpr.invars, strict=True)
+        self.unread_taps = {name for name, var in tapped if var not in used}

@@ -1,0 +1,142 @@
+"""A subject and its twin: what `verify` holds against each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from bptt_verify.shapes import Shape, letters
+
+
+@dataclass(frozen=True)
+class Index:
+    """An input of class indices in [0, size of the letter `below`); it has no gradient.
+
+    With `missing`, some entries are -1.
+    """
+
+    shape: str
+    below: str
+    missing: bool = False
+
+
+@dataclass(frozen=True)
+class Mask:
+    """An input of booleans; it has no gradient."""
+
+    shape: str
+
+
+@dataclass(frozen=True)
+class Probability:
+    """An input of floats >= 0 that sum to 1 over the last axis; it gets no gradient here."""
+
+    shape: str
+
+
+Input = str | Index | Mask | Probability
+
+
+@dataclass(frozen=True)
+class Equation:
+    """Where a quantity stands in the derivation: the article's number and step, and its formula."""
+
+    number: int
+    step: int
+    formula: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A hand-written backward pass (the subject) and a JAX forward pass (the twin).
+
+    Args:
+        name: what the report calls it.
+        inputs: shape by letter of every input that has a gradient, such as `{"x": "T B D"}`; or
+            `Index`, `Mask`, `Probability` for inputs that have none.
+        outputs: shape by letter of every output. Each gets a random cotangent.
+        forward: the subject: `forward(inputs, **options) -> (outputs, cache)`, dicts of
+            `numpy.ndarray` of the dtype under test.
+        backward: the subject: `backward(cache, cotangents) -> gradients`, a dict with the keys of
+            the inputs that have a gradient, and of any taps. None when there is nothing to derive.
+        twin: `twin(inputs, **options) -> outputs`, the same forward in plain `jax.numpy` and
+            `jax.lax`. No gradient formula.
+        taps: shape by letter of intermediate cotangents that localise a fault, such as
+            `{"delta": "T B H"}`. The twin adds `inputs["delta"]`, which is zero, to the value whose
+            cotangent it is; the subject's `backward` returns it.
+        probes: shape by letter of intermediate values; both forwards return them with the outputs,
+            and they get no cotangent.
+        options: for each keyword of `forward` and `twin`, the values to draw from.
+        equations: for a quantity ("s", "dW", "delta") its place in the derivation.
+        origin: how a command names this pair; set by what loads it.
+
+    Raises `ValueError` for a shape that cannot be read, for a name used twice, and for a letter
+    that no input has.
+    """
+
+    name: str
+    inputs: Mapping[str, Input]
+    outputs: Mapping[str, str]
+    forward: Callable[..., Any]
+    twin: Callable[..., Any]
+    backward: Callable[..., Any] | None = None
+    taps: Mapping[str, str] = field(default_factory=dict)
+    probes: Mapping[str, str] = field(default_factory=dict)
+    options: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    equations: Mapping[str, Equation] = field(default_factory=dict)
+    origin: str | None = None
+
+    def __post_init__(self) -> None:
+        def error(message: str) -> ValueError:
+            return ValueError(f"pair {self.name!r}: {message}")
+
+        for what, function in (("forward", self.forward), ("twin", self.twin)):
+            if not callable(function):
+                raise error(f"{what}: expected a function, got {type(function).__name__}")
+        if self.backward is not None and not callable(self.backward):
+            raise error(f"backward: expected a function, got {type(self.backward).__name__}")
+        names = [*self.inputs, *self.taps]
+        twice = {n for n in names if names.count(n) > 1}
+        if twice:
+            raise error(f"{', '.join(sorted(twice))}: an input and a tap have the same name")
+        quantities = self.quantities()
+        twice = {q for q in quantities if quantities.count(q) > 1}
+        if twice:
+            raise error(f"{', '.join(sorted(twice))}: two quantities would have this name")
+        cotangents = {f"d{name}" for name in self.outputs} if self.backward else set()
+        clash = cotangents & set(self.inputs)
+        if clash:
+            raise error(f"{', '.join(sorted(clash))}: also the name of an output's cotangent")
+        unknown = set(self.equations) - set(quantities)
+        if unknown:
+            raise error(f"equations: no quantity {', '.join(sorted(unknown))} in {quantities}")
+        out = [*self.outputs.values(), *self.probes.values(), *self.taps.values()]
+        free = set(letters(map(Shape, out))) - set(self.letters())
+        if free:
+            raise error(f"letter {', '.join(sorted(free))}: no input has it, so it has no size")
+
+    @property
+    def differentiable(self) -> dict[str, str]:
+        """The inputs that have a gradient, with their shapes."""
+        if self.backward is None:
+            return {}
+        return self.floats
+
+    @property
+    def floats(self) -> dict[str, str]:
+        """The inputs of real numbers, with their shapes."""
+        return {name: spec for name, spec in self.inputs.items() if isinstance(spec, str)}
+
+    def quantities(self) -> list[str]:
+        """What a report has a row for: outputs and probes, gradients ("d" + input), taps."""
+        back = [] if self.backward is None else [*self.taps]
+        gradients = [f"d{name}" for name in self.differentiable]
+        return [*self.probes, *self.outputs, *gradients, *back]
+
+    def letters(self) -> list[str]:
+        """The letters that need a size: those of the inputs."""
+        specs = self.inputs.values()
+        texts = [spec if isinstance(spec, str) else spec.shape for spec in specs]
+        texts += [spec.below for spec in specs if isinstance(spec, Index)]
+        return letters(map(Shape, texts))

@@ -1,0 +1,247 @@
+"""The main job: draw cases, run subject and twin, compare, shrink, report."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import hypothesis
+import numpy as np
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from numpy.typing import DTypeLike
+
+from bptt_verify import draw, subject
+from bptt_verify.compare import Comparison, compare
+from bptt_verify.draw import Case
+from bptt_verify.oracle import Oracle
+from bptt_verify.pair import Pair
+from bptt_verify.report import Failure, Report, Row, Verdict, versions
+from bptt_verify.tolerance import DTYPES, multiplier
+
+XLA = "twin run by XLA"
+
+
+def verify(
+    pair: Pair,
+    cases: int = 200,
+    seed: int = 0,
+    dtype: DTypeLike = "float64",
+    *,
+    case: str | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Report:
+    """Hold a pair's subject against its twin on random cases.
+
+    Args:
+        pair: what to verify.
+        cases: how many cases to draw, at least 1.
+        seed: the same seed draws the same cases.
+        dtype: the dtype under test, float32 or float64.
+        case: one case, as a failure prints it, in place of random ones.
+        progress: called with the number of cases done so far.
+
+    Raises `TypeError` or `ValueError` for a wrong argument, for a `case` that does not fit the
+    pair, and for a twin that raises or returns what the pair does not declare. Whatever the
+    subject does ends up in the report.
+    """
+    kind = _check(pair, cases, seed, dtype)
+    oracle = Oracle(pair, multiplier(kind))
+    tally = Tally(pair, progress)
+    start = time.perf_counter()
+
+    def check(c: Case) -> None:
+        tally.add(c, judge(oracle, c, kind))
+
+    if case is None:
+        _draw(pair, cases, seed, check, (Phase.generate,))
+    else:
+        check(draw.parse(pair, case))
+    if tally.first_judged is not None:
+        tally.record({XLA: _twin_by_xla(oracle, tally.first_judged)})
+    failed = tally.failed
+    if failed is not None and case is None:
+        failed = _shrink(oracle, failed, cases, seed, kind)
+    return Report(
+        pair=pair.name,
+        dtype=str(kind),
+        seed=seed,
+        cases=tally.judged,
+        redrawn=tally.redrawn,
+        seconds=time.perf_counter() - start,
+        rows=tally.rows(oracle.unread_taps),
+        first_failure=_failure(pair, kind, failed),
+        versions=versions(),
+    )
+
+
+class Failed(NamedTuple):
+    """A case that disagrees, and the first row in which it does."""
+
+    case: Case
+    row: str
+    problem: str
+
+
+def judge(oracle: Oracle, case: Case, dtype: np.dtype[Any]) -> dict[str, Comparison] | None:
+    """Compare everything in one case; None when no verdict is possible there."""
+    pair = oracle.pair
+    drawn = draw.realise(pair, case, dtype)
+    answer = oracle.answer(case, drawn, dtype)
+    if answer.out_of_range:
+        return None
+    ran = subject.run(pair, case, drawn)
+    found = {
+        name: compare(ran.arrays[name], expected, dtype)
+        for name, expected in answer.quantities.items()
+        if name in ran.arrays and name not in oracle.unread_taps
+    }
+    if answer.undecided and any(not c.ok for c in found.values()):
+        return None
+    found[subject.UNCHANGED] = Comparison(0.0, "", True)
+    return found | {row: Comparison(np.inf, text, True) for row, text in ran.problems.items()}
+
+
+def _twin_by_xla(oracle: Oracle, case: Case) -> Comparison:
+    """The twin as XLA runs it against the twin as its jaxpr reads, in float64."""
+    double = np.dtype(np.float64)
+    drawn = draw.realise(oracle.pair, case, double)
+    read = oracle.answer(case, drawn, double).quantities
+    run = oracle.run_by_xla(case, drawn)
+    found = [compare(run[name], read[name], double) for name in read]
+    worst = max(found, key=lambda c: c.error)
+    return worst._replace(sharp=any(c.sharp for c in found))
+
+
+class Tally:
+    """The worst of each row over the cases so far, and the first failure."""
+
+    def __init__(self, pair: Pair, progress: Callable[[int], None] | None = None) -> None:
+        self.pair = pair
+        self.progress = progress
+        self.judged = 0
+        self.redrawn = 0
+        self.first_judged: Case | None = None
+        self.failed: Failed | None = None
+        self._worst: dict[str, Comparison] = {}
+        self._cases: dict[str, int] = {}
+
+    def add(self, case: Case, found: dict[str, Comparison] | None) -> None:
+        """Count one case."""
+        if found is None:
+            self.redrawn += 1
+        else:
+            self.judged += 1
+            self.first_judged = self.first_judged or case
+            self.record(found)
+            if self.failed is None:
+                self.failed = first_failed(case, found)
+        if self.progress:
+            self.progress(self.judged + self.redrawn)
+
+    def record(self, found: dict[str, Comparison]) -> None:
+        """Keep the worst comparison of each row; a row is sharp once any comparison was."""
+        for name, new in found.items():
+            old = self._worst.get(name, new)
+            worst = new if new.error > old.error else old
+            self._worst[name] = worst._replace(sharp=old.sharp or new.sharp)
+            self._cases[name] = self._cases.get(name, 0) + 1
+
+    def rows(self, unread_taps: set[str]) -> tuple[Row, ...]:
+        """A row for each quantity of the pair, then for each property."""
+        names = list(dict.fromkeys([*self.pair.quantities(), *self._worst]))
+        return tuple(self._row(name, name in unread_taps) for name in names)
+
+    def _row(self, name: str, unread: bool) -> Row:
+        found = self._worst.get(name)
+        verdict: Verdict
+        if found is None:
+            verdict = "inconclusive"
+            note = f"the twin does not read inputs[{name!r}]" if unread else "never compared"
+        elif not found.ok:
+            verdict, note = "fail", found.problem
+        elif not found.sharp:
+            verdict, note = "inconclusive", "every band was wider than 1 % of its entry"
+        else:
+            verdict, note = "pass", ""
+        error = found.error if found else 0.0
+        return Row(
+            name, self.pair.equations.get(name), error, self._cases.get(name, 0), verdict, note
+        )
+
+
+def first_failed(case: Case, found: dict[str, Comparison]) -> Failed | None:
+    """The first row of a judged case that disagrees."""
+    wrong = ((name, c.problem) for name, c in found.items() if not c.ok)
+    return next((Failed(case, *w) for w in wrong), None)
+
+
+class _DisagreementError(Exception):
+    """Tells Hypothesis that a case fails."""
+
+
+def _draw(
+    pair: Pair, cases: int, seed: int, check: Callable[[Case], None], phases: tuple[Phase, ...]
+) -> None:
+    @hypothesis.seed(seed)
+    @settings(
+        max_examples=cases,
+        phases=phases,
+        database=None,
+        deadline=None,
+        derandomize=False,
+        print_blob=False,
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        verbosity=Verbosity.quiet,
+    )
+    @given(draw.cases(pair))
+    def run(case: Case) -> None:
+        check(case)
+
+    run()
+
+
+def _shrink(oracle: Oracle, failed: Failed, cases: int, seed: int, dtype: np.dtype[Any]) -> Failed:
+    """The smallest case in which the same row fails. Hypothesis draws it again and shrinks."""
+    smallest = failed
+
+    def check(case: Case) -> None:
+        nonlocal smallest
+        comparison = (judge(oracle, case, dtype) or {}).get(failed.row)
+        if comparison is not None and not comparison.ok:
+            smallest = Failed(case, failed.row, comparison.problem)
+            raise _DisagreementError
+
+    with suppress(_DisagreementError):  # Hypothesis ends with the smallest failing case
+        _draw(oracle.pair, cases, seed, check, (Phase.generate, Phase.shrink))
+    return smallest
+
+
+def _failure(pair: Pair, dtype: np.dtype[Any], failed: Failed | None) -> Failure | None:
+    if failed is None:
+        return None
+    case = str(failed.case)
+    if pair.origin:
+        again = f'bptt verify {pair.origin} --dtype {dtype} --case "{case}"'
+    else:
+        again = f'verify(pair, dtype="{dtype}", case="{case}")'
+    return Failure(failed.row, failed.problem, case, again)
+
+
+def _check(pair: Pair, cases: int, seed: int, dtype: DTypeLike) -> np.dtype[Any]:
+    if not isinstance(pair, Pair):
+        raise TypeError(f"pair: expected a Pair, got {type(pair).__name__}")
+    for name, value, low in (("cases", cases, 1), ("seed", seed, 0)):
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{name}: expected an int, got {type(value).__name__}")
+        if value < low:
+            raise ValueError(f"{name}: expected at least {low}, got {value}")
+    try:
+        kind = np.dtype(dtype)
+    except TypeError:
+        kind = None
+    if kind is None or str(kind) not in DTYPES:
+        raise ValueError(f"dtype: expected {' or '.join(DTYPES)}, got {dtype!r}")
+    return kind
