@@ -27,32 +27,35 @@ Arrays = dict[str, Any]
 
 ACTIVATIONS = tuple(activations.ACTIVATIONS)
 
-# The article's equations, by the quantity that shows each, in the step the article puts it in.
-FORWARD = {
-    "a": Equation(1, 1, "a_t = U x_t + W s_{t-1} + b"),
-    "s": Equation(2, 1, "s_t = f(a_t)"),
-    "z": Equation(3, 1, "z_t = V s_t + c"),
-    "o": Equation(4, 1, "o_t = softmax(z_t)"),
-    "loss": Equation(5, 1, "L = -Σ_t Σ_k y_{t,k} log o_{t,k}"),
+# The article's equations: number, step, formula.
+EQUATIONS = {
+    number: Equation(number, step, formula)
+    for number, step, formula in (
+        (1, 1, "a_t = U x_t + W s_{t-1} + b"),
+        (2, 1, "s_t = f(a_t)"),
+        (3, 1, "z_t = V s_t + c"),
+        (4, 1, "o_t = softmax(z_t)"),
+        (5, 1, "L = -Σ_t Σ_k y_{t,k} log o_{t,k}"),
+        (6, 2, "∂L/∂z_t = o_t - y_t"),
+        (7, 2, "∂L/∂V = Σ_t (o_t - y_t) s_tᵀ,  ∂L/∂c = Σ_t (o_t - y_t)"),
+        (8, 3, "δ_T = [Vᵀ(o_T - y_T)] ⊙ f′(a_T)"),
+        (9, 4, "δ_t = [Vᵀ(o_t - y_t) + Wᵀ δ_{t+1}] ⊙ f′(a_t)"),
+        (10, 5, "∂L/∂W = Σ_t δ_t s_{t-1}ᵀ"),
+        (11, 6, "∂L/∂U = Σ_t δ_t x_tᵀ,  ∂L/∂b = Σ_t δ_t"),
+        (12, 6, "∂L/∂x_t = Uᵀ δ_t,  ∂L/∂s_0 = Wᵀ δ_1"),
+        (13, 7, "θ ← θ - η ∂L/∂θ"),
+    )
 }
-BACKWARD = {
-    "delta_z": Equation(6, 2, "∂L/∂z_t = o_t - y_t"),
-    "dV": Equation(7, 2, "∂L/∂V = Σ_t (o_t - y_t) s_tᵀ"),
-    "dc": Equation(7, 2, "∂L/∂c = Σ_t (o_t - y_t)"),
-    "delta_T": Equation(8, 3, "δ_T = [Vᵀ(o_T - y_T)] ⊙ f′(a_T)"),
-    "delta": Equation(9, 4, "δ_t = [Vᵀ(o_t - y_t) + Wᵀ δ_{t+1}] ⊙ f′(a_t)"),
-    "dW": Equation(10, 5, "∂L/∂W = Σ_t δ_t s_{t-1}ᵀ"),
-    "dU": Equation(11, 6, "∂L/∂U = Σ_t δ_t x_tᵀ"),
-    "db": Equation(11, 6, "∂L/∂b = Σ_t δ_t"),
-    "dx": Equation(12, 6, "∂L/∂x_t = Uᵀ δ_t"),
-    "ds0": Equation(12, 6, "∂L/∂s_0 = Wᵀ δ_1"),
+# The quantities that show each of them.
+SHOWN_BY = {
+    **{"a": 1, "s": 2, "last": 2, "z": 3, "o": 4, "loss": 5},
+    **{"delta_z": 6, "dV": 7, "dc": 7, "delta_T": 8, "delta": 9, "ds": 9},
+    **{"dW": 10, "dU": 11, "db": 11, "dx": 12, "ds0": 12},
 }
-UPDATE = Equation(13, 7, "θ ← θ - η ∂L/∂θ")
 
 
-def _equations(*names: str) -> dict[str, Equation]:
-    known = {**FORWARD, **BACKWARD}
-    return {name: known[name] for name in names}
+def _equations(*quantities: str) -> dict[str, Equation]:
+    return {name: EQUATIONS[SHOWN_BY[name]] for name in quantities}
 
 
 class _Recorder:
@@ -100,7 +103,7 @@ def rnn_pair(layer: ModuleType = manual_bptt.rnn, *, indices: bool = False) -> P
         a, s = jax_ref.rnn.forward(params, i["x"], i["s0"], activation, _perturb_a(i))
         return {"a": a, "s": s, "last": s[-1]}
 
-    shown = ["a", "s", "delta_T", "delta", "dW", "dU", "db", "ds0"]
+    shown = ["a", "s", "last", "delta_T", "delta", "dW", "dU", "db", "ds0"]
     return Pair(
         name="rnn-index" if indices else "rnn",
         inputs={
@@ -158,15 +161,15 @@ def readout_pair(layer: ModuleType = manual_bptt.readout, *, probabilities: bool
         forward=forward,
         backward=backward,
         twin=twin,
-        equations=_equations("z", "o", "loss", "delta_z", "dV", "dc"),
+        equations=_equations("z", "o", "loss", "delta_z", "dV", "dc", "ds"),
     )
 
 
 # --- the article's whole model: (1) to (12)
 
 
-def model_pair(model: ModuleType = manual_bptt.model) -> Pair:
-    """The seven steps in one go, without the seventh."""
+def model_pair(model: ModuleType = manual_bptt.model, *, indices: bool = False) -> Pair:
+    """Steps 1 to 6 in one go, on vectors or on class indices."""
 
     def forward(i: Arrays, activation: str) -> tuple[Arrays, Any]:
         recorder = _Recorder(activation)
@@ -184,8 +187,9 @@ def model_pair(model: ModuleType = manual_bptt.model) -> Pair:
 
     def backward(cache: Any, d: Arrays) -> Arrays:
         g = model.backward(*cache, d["loss"][()])
-        found = {name: getattr(g, name) for name in ("U", "W", "V", "b", "c", "x", "s0", "delta")}
-        return {**found, "delta_T": g.delta[-1], "delta_z": g.z}
+        found = {"delta_z": g.z, "delta_T": g.delta[-1], **g._asdict()}
+        del found["z"]
+        return found
 
     def twin(i: Arrays, activation: str) -> Arrays:
         a, s, _, o, loss = jax_ref.model.forward(
@@ -200,10 +204,11 @@ def model_pair(model: ModuleType = manual_bptt.model) -> Pair:
         )
         return {"a": a, "s": s, "o": o, "loss": loss}
 
+    absent = {"z", "ds", "last", *(["dx"] if indices else [])}
     return Pair(
-        name="model",
+        name="model-index" if indices else "model",
         inputs={
-            "x": "T B D",
+            "x": Index("T B", below="D") if indices else "T B D",
             "s0": "B H",
             "U": "H D",
             "W": "H H",
@@ -220,7 +225,7 @@ def model_pair(model: ModuleType = manual_bptt.model) -> Pair:
         forward=forward,
         backward=backward,
         twin=twin,
-        equations=_equations("a", "s", "o", "loss", *BACKWARD),
+        equations=_equations(*(name for name in SHOWN_BY if name not in absent)),
     )
 
 
@@ -249,7 +254,7 @@ def update_pair(training: ModuleType = manual_bptt.training) -> Pair:
         outputs={f"new_{k}": shape for k, shape in _SHAPES.items()},
         forward=forward,
         twin=twin,
-        equations={f"new_{k}": UPDATE for k in _SHAPES},
+        equations={f"new_{k}": EQUATIONS[13] for k in _SHAPES},
     )
 
 

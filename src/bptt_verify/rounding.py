@@ -4,8 +4,7 @@ The twin's computation (its values and its vjp) is a jaxpr. It is evaluated once
 stands, and in the same pass `SAMPLES` more times with every floating-point operation perturbed by
 a random relative amount of at most u, the unit roundoff of the dtype under test. The spread of an
 entry over the samples, σ, is the scale of the error that a correct program in that dtype makes
-there. A sum or product over k terms gets √k of the noise on its terms: the subject may add them in
-any order.
+there. A sum over k terms gets √k of the noise: the subject may add them in any order.
 
 NumPy evaluates the jaxpr: a fresh shape costs no compilation, and XLA is not trusted with its own
 check. What NumPy has no rule for here is handed to JAX, one primitive at a time.
@@ -68,11 +67,10 @@ class Rounding:
         return largest * np.sqrt(np.mean(np.square(distance / scale), axis=0)) / self.magnified
 
     def blur(self, x: Array, terms: int = 1) -> Array:
-        """Each sample but the first, moved by u/2 to u times √terms relatively; zeros stay."""
-        noise = self.rng.random(x.shape)
+        """Each sample but the first, moved relatively by up to u times √terms; zeros stay."""
+        noise = self.rng.random(x.shape)  # uniform: bounded away from 0, two could only cancel
         noise -= 0.5
-        noise += np.copysign(0.5, noise)
-        noise *= self.magnified * math.sqrt(terms)
+        noise *= 2 * self.magnified * math.sqrt(terms)
         noise[0] = 0
         size = np.abs(x)
         self.peak = max(self.peak, float(size.max(initial=0)))
@@ -114,12 +112,12 @@ class Rounding:
         if name in COMPARE:
             self._margin(*x)
             return [COMPARE[name](*x)]
-        if name in TERMS:
-            terms = TERMS[name](p, *x)
+        terms = TERMS[name](p, *x) if name in TERMS else 1
+        if terms > 1:
             x = [self.blur(a, terms) if a.dtype.kind == "f" else a for a in x]
         rule = ROUNDED.get(name)
         out = [rule(p, *x)] if rule else _one_by_one(eqn, x)
-        return [self._decide(a, x) if a.dtype.kind != "f" else self.blur(a) for a in out]
+        return [self._decide(a, x) if a.dtype.kind != "f" else self.blur(a, terms) for a in out]
 
     def _margin(self, a: Array, b: Array) -> None:
         """A comparison is decided when its operands differ by more than their spread."""
@@ -385,7 +383,8 @@ ELEMENTWISE = {
     *("and", "or", "xor", "max", "min", "clamp", "select_n"),
 }
 
-# How many terms a primitive adds up; its operands get √terms of the noise.
+# How many terms a primitive adds up. Its operands get √terms of the noise, which is what terms of
+# either sign make of it, and so does the result: terms of one sign make partial sums as large.
 TERMS: dict[str, Callable[..., int]] = {
     "dot_general": _dot_terms,
     "reduce_sum": lambda p, x: math.prod(x.shape[i] for i in _axes(p["axes"])),

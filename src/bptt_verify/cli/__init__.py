@@ -1,0 +1,35 @@
+"""The command `bptt`."""
+
+from __future__ import annotations
+
+import sys
+
+from cyclopts import App, CycloptsError
+
+from bptt_verify.cli.console import UsageError, errors
+
+INTERRUPTED = 130
+USAGE = 2
+
+app = App(
+    name="bptt",
+    help="Backpropagation through time by hand, held against autodiff that knows no formula.",
+)
+app.command("bptt_verify.cli.verify:verify", name="verify")
+app.command("bptt_verify.cli.train:train", name="train")
+app.command("bptt_verify.cli.gradients:gradients", name="gradients")
+
+
+def main() -> None:
+    """Run the command line and exit: 0 pass, 1 fail, 2 usage, 3 inconclusive."""
+    try:
+        status = app(exit_on_error=False, result_action="return_value")
+    except CycloptsError:  # cyclopts has said what is wrong
+        status = USAGE
+    except UsageError as error:
+        errors.print(f"bptt: {error}", style="red", markup=False, soft_wrap=True)
+        status = USAGE
+    except KeyboardInterrupt:
+        errors.print("bptt: interrupted", style="red")
+        status = INTERRUPTED
+    sys.exit(status)

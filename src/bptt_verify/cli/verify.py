@@ -1,0 +1,111 @@
+"""`bptt verify`: the main job."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+from rich.console import Group
+from rich.progress import Progress
+
+from bptt_verify.cli.console import UsageError, console, progress, write_json
+from bptt_verify.load import LoadError, load
+from bptt_verify.pair import Pair
+from bptt_verify.pairs import REGISTRY
+from bptt_verify.render import failure, table, versions_line
+from bptt_verify.report import Report, jsonable, overall, versions
+from bptt_verify.tolerance import DTYPES
+from bptt_verify.verify import verify as run
+
+EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
+
+
+def verify(
+    target: str | None = None,
+    /,
+    *,
+    cases: int = 200,
+    seed: int = 0,
+    dtype: Literal["float32", "float64", "both"] = "both",
+    case: str | None = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> int:
+    """Hold hand-written gradients against their JAX twins on random cases.
+
+    Ends with exit code 0 when everything passes, 1 when something fails, 3 when nothing fails but
+    something cannot be told, 2 when the command itself is wrong.
+
+    Example: `bptt verify rnn --cases 1000`
+
+    Parameters
+    ----------
+    target
+        A built-in pair; or a Python file, for every Pair that it defines; or file.py:name, for one.
+        Without it, every built-in pair.
+    cases
+        Random cases for each pair and dtype.
+    seed
+        The same seed draws the same cases.
+    dtype
+        The dtype under test.
+    case
+        One case, as a failure prints it, instead of random ones.
+    json_file
+        Write the reports there too, as JSON.
+    """
+    pairs = _pairs(target)
+    dtypes = DTYPES if dtype == "both" else (dtype,)
+    if cases < 1:
+        raise UsageError(f"--cases: expected at least 1, got {cases}")
+    if seed < 0:
+        raise UsageError(f"--seed: expected at least 0, got {seed}")
+    reports: list[Report] = []
+    with progress() as bar:
+        for pair in pairs:
+            for kind in dtypes:
+                reports.append(_run(bar, pair, cases, seed, kind, case))
+    verdict = overall(report.verdict for report in reports)
+    failed = [failure(report) for report in reports if report.first_failure]
+    console.print(Group(table(reports), *failed, versions_line()))
+    if json_file is not None:
+        data = {
+            "verdict": verdict,
+            "versions": versions(),
+            "reports": [jsonable(report) for report in reports],
+        }
+        write_json(json_file, data)
+    return EXIT[verdict]
+
+
+def _run(bar: Progress, pair: Pair, cases: int, seed: int, dtype: str, case: str | None) -> Report:
+    task = bar.add_task(f"{pair.name} {dtype}", total=cases if case is None else 1)
+
+    def done(count: int) -> None:
+        bar.update(task, completed=count)
+
+    try:
+        return run(pair, cases, seed, dtype, case=case, progress=done)
+    except ValueError as error:  # the pair, the twin or the case is not what it should be
+        raise UsageError(str(error)) from error
+    finally:
+        bar.remove_task(task)
+
+
+def _pairs(target: str | None) -> Sequence[Pair]:
+    if target is None:
+        pairs = REGISTRY
+    elif target in REGISTRY:
+        pairs = {target: REGISTRY[target]}
+    elif ".py" in target:
+        try:
+            return load(target)
+        except LoadError as error:
+            raise UsageError(str(error)) from error
+    else:
+        raise UsageError(
+            f"expected a pair ({', '.join(REGISTRY)}) or a Python file, got {target!r}"
+        )
+    return [replace(pair, origin=name) for name, pair in pairs.items()]

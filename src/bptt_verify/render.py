@@ -1,0 +1,137 @@
+"""Reports as a person sees them in the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from bptt_verify.report import Report, Row, Verdict, overall, versions
+
+STEPS = {
+    1: "forward",
+    2: "the gradient of V",
+    3: "the error at the last step",
+    4: "the recursion",
+    5: "the gradient of W",
+    6: "the gradient of U (and of x and s_0)",
+    7: "the update",
+}
+COLOUR = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+
+
+@dataclass
+class _Line:
+    """One line of the table: an equation, or a quantity or property that has none."""
+
+    worst: dict[str, float] = field(default_factory=dict)
+    cases: int = 0
+    rows: list[Row] = field(default_factory=list)
+
+    def add(self, dtype: str, rows: Sequence[Row]) -> None:
+        worst = max(row.error for row in rows)
+        self.worst[dtype] = max(worst, self.worst.get(dtype, 0.0))
+        self.cases += max(row.cases for row in rows)
+        self.rows.extend(rows)
+
+    @property
+    def verdict(self) -> Verdict:
+        return overall(row.verdict for row in self.rows)
+
+
+def table(reports: Sequence[Report]) -> RenderableType:
+    """A line for each equation, grouped by the article's steps; then what has no equation.
+
+    Quantities of several pairs that show the same equation share its line: the worst one counts.
+    """
+    dtypes = list(dict.fromkeys(report.dtype for report in reports))
+    verdict = overall(report.verdict for report in reports)
+    lines: dict[str, _Line] = {}
+    for report in reports:
+        together: dict[str, list[Row]] = {}
+        for row in report.rows:
+            key = f"({row.equation.number})" if row.equation else row.name
+            together.setdefault(key, []).append(row)
+        for key, rows in together.items():
+            lines.setdefault(key, _Line()).add(report.dtype, rows)
+
+    names = ", ".join(dict.fromkeys(report.pair for report in reports))
+    grid = Table(
+        title=f"{names}: worst error in units of the tolerance (at most 1 passes)",
+        title_justify="left",
+        header_style="bold",
+    )
+    grid.add_column("eq.", justify="right")
+    grid.add_column("what", overflow="fold")
+    for dtype in dtypes:
+        grid.add_column(dtype, justify="right")
+    grid.add_column("cases", justify="right")
+    grid.add_column("verdict")
+
+    numbered = sorted((line for line in lines.values() if line.rows[0].equation), key=_number)
+    step = 0
+    for line in numbered:
+        equation = line.rows[0].equation
+        assert equation is not None
+        if equation.step != step:
+            step = equation.step
+            grid.add_section()
+            grid.add_row("", Text(f"step {step}: {STEPS[step]}", style="dim"))
+        grid.add_row(f"({equation.number})", escape(equation.formula), *_cells(line, dtypes))
+    grid.add_section()
+    for name, line in lines.items():
+        if not line.rows[0].equation:
+            grid.add_row("", escape(name), *_cells(line, dtypes))
+
+    cases = sum(report.cases for report in reports)
+    redrawn = sum(report.redrawn for report in reports)
+    seconds = sum(report.seconds for report in reports)
+    summary = Text.assemble(
+        (verdict.upper(), COLOUR[verdict]),
+        f"  {cases} cases in {seconds:.1f} s, seed {reports[0].seed}",
+        f"; {redrawn} given up (out of range, or at a kink)" if redrawn else "",
+    )
+    return Group(grid, summary)
+
+
+def failure(report: Report) -> RenderableType:
+    """What went wrong first, its smallest case, and how to see it again."""
+    first = report.first_failure
+    assert first is not None
+    failed = [row for row in report.rows if row.verdict == "fail"]
+    equation = next((row.equation for row in failed if row.name == first.row), None)
+    where = f", equation ({equation.number}): {equation.formula}" if equation else ""
+    lines = [
+        f"{first.row}{where}",
+        f"  {first.problem}",
+        f"smallest case  {first.case}",
+        f"again          {first.reproduce}",
+        f"all that fail  {', '.join(row.name for row in failed)}",
+    ]
+    return Panel(
+        Text("\n".join(lines)),
+        title=f"{report.pair} {report.dtype}",
+        border_style="red",
+        title_align="left",
+    )
+
+
+def versions_line() -> Text:
+    """Python, NumPy, JAX and the rest, on one line."""
+    return Text("  ".join(f"{name} {v}" for name, v in versions().items()), style="dim")
+
+
+def _number(line: _Line) -> int:
+    equation = line.rows[0].equation
+    return equation.number if equation else 0
+
+
+def _cells(line: _Line, dtypes: Sequence[str]) -> list[str | Text]:
+    errors = [f"{line.worst[d]:.3f}" if d in line.worst else "" for d in dtypes]
+    style = COLOUR[line.verdict]
+    return [*errors, str(line.cases), Text(line.verdict, style=style)]
