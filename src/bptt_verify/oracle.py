@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from numpy.typing import NDArray
@@ -67,7 +67,7 @@ class Oracle:
     def run_by_xla(self, case: Case, drawn: Drawn) -> dict[str, Array]:
         """The same quantities in float64, compiled and run by XLA."""
         with jax.enable_x64(True):
-            results = jax.jit(self._program(case.options))(*self._arguments(case, drawn))
+            results = jax.jit(self._program(case))(*self._arguments(case, drawn))
             values = [np.asarray(r) for r in jax.tree.leaves(results)]
         return dict(zip(self._names(), values, strict=True))
 
@@ -94,21 +94,20 @@ class Oracle:
     def _trace(self, case: Case, arguments: tuple[dict[str, Array], ...]) -> ClosedJaxpr:
         key = f"{dict(case.sizes)} {dict(case.options)}"
         if key not in self._traced:
-            program = self._program(case.options)
+            program = self._program(case)
             self._traced[key] = jax.make_jaxpr(program)(*arguments)
             if len(self._traced) == 1:
                 self._find_unread_taps(case, arguments)
         return self._traced[key]
 
-    def _program(self, options: Mapping[str, Any]) -> Any:
+    def _program(self, case: Case) -> Any:
         pair = self.pair
 
         def program(
             real: dict[str, Any], other: dict[str, Any], taps: dict[str, Any], cotangents: Any
         ) -> tuple[Any, ...]:
             def forward(real: dict[str, Any], taps: dict[str, Any]) -> tuple[Any, Any]:
-                everything = pair.twin({**real, **other, **taps}, **options)
-                self._check(everything)
+                everything = self._twin({**real, **other, **taps}, case)
                 outputs = {name: everything[name] for name in pair.outputs}
                 return outputs, {name: everything[name] for name in pair.probes}
 
@@ -119,20 +118,31 @@ class Oracle:
 
         return program
 
-    def _check(self, returned: Any) -> None:
-        wanted = {*self.pair.outputs, *self.pair.probes}
-        got = set(returned) if isinstance(returned, dict) else type(returned).__name__
-        if got != wanted:
-            raise ValueError(
-                f"pair {self.pair.name!r}: twin: expected a dict of {sorted(wanted)}, got "
-                f"{sorted(got) if isinstance(got, set) else got}"
-            )
+    def _twin(self, inputs: dict[str, Any], case: Case) -> dict[str, Any]:
+        """What the twin returns, held against what the pair declares."""
+
+        def error(message: str) -> ValueError:
+            return ValueError(f"pair {self.pair.name!r}: twin: {message} (case {case})")
+
+        try:
+            returned = self.pair.twin(inputs, **case.options)
+        except Exception as raised:
+            raise error(f"raised {type(raised).__name__}: {raised}") from raised
+        shapes = {**self.pair.outputs, **self.pair.probes}
+        names = sorted(returned) if isinstance(returned, dict) else type(returned).__name__
+        if names != sorted(shapes):
+            raise error(f"expected a dict of {sorted(shapes)}, got {names}")
+        for name, text in shapes.items():
+            wanted, got = Shape(text).sized(case.sizes), jnp.shape(returned[name])
+            if got != wanted:
+                raise error(f"{name}: expected shape {wanted} ({text}), got {got}")
+            if not jnp.issubdtype(jnp.result_type(returned[name]), jnp.floating):
+                raise error(f"{name}: expected floats, got {jnp.result_type(returned[name])}")
+        return returned
 
     def _find_unread_taps(self, case: Case, arguments: tuple[dict[str, Array], ...]) -> None:
         real, other, taps, _ = arguments
-        closed = jax.make_jaxpr(
-            lambda taps: self.pair.twin({**real, **other, **taps}, **case.options)
-        )(taps)
+        closed = jax.make_jaxpr(lambda taps: self._twin({**real, **other, **taps}, case))(taps)
         used = {a for eqn in closed.jaxpr.eqns for a in eqn.invars if not hasattr(a, "val")}
         used |= {a for a in closed.jaxpr.outvars if not hasattr(a, "val")}
         tapped = zip(sorted(taps), closed.jaxpr.invars, strict=True)

@@ -129,10 +129,13 @@ class Pair:
         return {name: spec for name, spec in self.inputs.items() if isinstance(spec, str)}
 
     def quantities(self) -> list[str]:
-        """What a report has a row for: outputs and probes, gradients ("d" + input), taps."""
-        back = [] if self.backward is None else [*self.taps]
+        """What a report has a row for, causes before effects.
+
+        Probes and outputs, then taps, then gradients ("d" + input).
+        """
+        taps = [] if self.backward is None else [*self.taps]
         gradients = [f"d{name}" for name in self.differentiable]
-        return [*self.probes, *self.outputs, *gradients, *back]
+        return [*self.probes, *self.outputs, *taps, *gradients]
 
     def letters(self) -> list[str]:
         """The letters that need a size: those of the inputs."""

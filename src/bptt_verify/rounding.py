@@ -59,6 +59,8 @@ class Rounding:
 
     def sigma(self, samples: Array) -> NDArray[np.float64]:
         """σ of each entry: the root mean square distance of the samples from the first run."""
+        if samples.dtype.kind != "f":
+            return np.zeros(samples.shape[1:])
         with np.errstate(invalid="ignore"):
             distance = np.abs(samples[1:] - samples[:1])
         distance[samples[1:] == samples[:1]] = 0  # infinities too
@@ -117,7 +119,12 @@ class Rounding:
             x = [self.blur(a, terms) if a.dtype.kind == "f" else a for a in x]
         rule = ROUNDED.get(name)
         out = [rule(p, *x)] if rule else _one_by_one(eqn, x)
-        return [self._decide(a, x) if a.dtype.kind != "f" else self.blur(a, terms) for a in out]
+        return [self._rounded(name, a, x, terms) for a in out]
+
+    def _rounded(self, name: str, out: Array, x: list[Array], terms: int) -> Array:
+        if out.dtype.kind != "f" or name in STEPPED:
+            return self._decide(out, x)
+        return out if name in MOVED else self.blur(out, terms)
 
     def _margin(self, a: Array, b: Array) -> None:
         """A comparison is decided when its operands differ by more than their spread."""
@@ -298,7 +305,6 @@ EXACT: dict[str, Rule] = {
     "min": lambda p, a, b: np.minimum(a, b),
     "pad": _pad,
     "neg": lambda p, x: -x,
-    "sign": lambda p, x: np.sign(x),
     "reduce_max": lambda p, x: x.max(axis=_axes(p["axes"])),
     "reduce_min": lambda p, x: x.min(axis=_axes(p["axes"])),
     "reduce_and": lambda p, x: x.all(axis=_axes(p["axes"])),
@@ -365,6 +371,7 @@ ROUNDED: dict[str, Rule] = {
     "pow": lambda p, a, b: a**b,
     "reduce_sum": lambda p, x: x.sum(axis=_axes(p["axes"])),
     "rsqrt": lambda p, x: 1 / np.sqrt(x),
+    "sign": lambda p, x: np.sign(x),
     "sin": lambda p, x: np.sin(x),
     "cos": lambda p, x: np.cos(x),
     "sqrt": lambda p, x: np.sqrt(x),
@@ -376,6 +383,14 @@ ROUNDED: dict[str, Rule] = {
 def _dot_terms(p: dict[str, Any], a: Array, b: Array) -> int:
     return math.prod(a.shape[i + 1] for i in p["dimension_numbers"][0][0])
 
+
+# Left to JAX, and exact: they move or choose values.
+MOVED = {
+    *("gather", "dynamic_slice", "dynamic_update_slice", "scatter"),
+    *("sort", "top_k", "cummax", "cummin"),
+}
+# Discrete functions of floats: exact, but on which step they stand has to be decided.
+STEPPED = {"floor", "ceil", "round", "sign"}
 
 ELEMENTWISE = {
     *COMPARE,

@@ -45,17 +45,19 @@ class Shapes:
             raise ValueError(f"{name}: expected finite values, got {_first_not_finite(array)}")
         return np.ascontiguousarray(array)
 
-    def integers(self, name: str, value: object, letters: str, low: int, high: int) -> Array:
-        """An integer array of the shape with low <= entry < high."""
+    def integers(
+        self, name: str, value: object, letters: str, *, low: int = 0, below: int
+    ) -> Array:
+        """An integer array of the shape with low <= entry < below."""
         array = ndarray(name, value)
         if array.dtype.kind not in "iu":
             raise TypeError(f"{name}: expected an integer dtype, got {array.dtype}")
         self._shape(name, array, letters)
-        wrong = (array < low) | (array >= high)
+        wrong = (array < low) | (array >= below)
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise ValueError(
-                f"{name}: expected class indices from {low} to {high - 1}, got {array[at]} at {at}"
+                f"{name}: expected class indices from {low} to {below - 1}, got {array[at]} at {at}"
             )
         return np.ascontiguousarray(array, dtype=np.intp)
 

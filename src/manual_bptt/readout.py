@@ -72,7 +72,7 @@ def logits(params: Params, states: Array) -> Array:
 
 def _logits(V: Array, c: Array | None, states: Array) -> Array:
     # (3) z_t = V s_t + c, for all steps in one product
-    z = (flat(states) @ V.T).reshape(*states.shape[:2], -1)  # (T, B, C)
+    z = (flat(states) @ V.T).reshape(*states.shape[:2], len(V))  # (T, B, C)
     return z if c is None else z + c
 
 
@@ -164,7 +164,7 @@ def _targets(
     C = shapes.size["C"]
     raw = _door.ndarray("targets", targets)
     if raw.dtype.kind in "iu" and raw.ndim == 2:
-        targets = shapes.integers("targets", raw, "T B", -1, C)
+        targets = shapes.integers("targets", raw, "T B", low=-1, below=C)
         counts = targets >= 0
     else:
         targets = shapes.floats("targets", raw, "T B C", dtype)

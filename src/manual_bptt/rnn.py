@@ -172,7 +172,7 @@ def _project(U: Array, x: Array) -> Array:
     """U x_t for all steps in one product; for class indices, the columns of U."""
     if _is_indices(x):
         return U.T[x]  # (T, B, H)
-    return (flat(x) @ U.T).reshape(*x.shape[:2], -1)  # (T, B, H)
+    return (flat(x) @ U.T).reshape(*x.shape[:2], len(U))  # (T, B, H)
 
 
 def _dproject(x: Array, delta: Array, U: Array) -> Array:
@@ -199,5 +199,5 @@ def _weights(params: Params, shapes: _door.Shapes) -> Params:
 
 def _sequence(x: Array, shapes: _door.Shapes, U: Array) -> Array:
     if _door.ndarray("x", x).dtype.kind in "iu":
-        return shapes.integers("x", x, "T B", 0, U.shape[1])
+        return shapes.integers("x", x, "T B", below=U.shape[1])
     return shapes.floats("x", x, "T B D", U.dtype)

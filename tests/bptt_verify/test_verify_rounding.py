@@ -1,0 +1,175 @@
+"""The jaxpr interpreter: the same values as XLA, and a σ that is the scale of honest rounding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from jax import lax
+
+from bptt_verify.rounding import Rounding
+
+F64, F32 = np.dtype(np.float64), np.dtype(np.float32)
+
+
+def run(f, *arguments, dtype=F64, seed=0):
+    rounding = Rounding(dtype, np.random.default_rng(seed), margin=32)
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(f)(*arguments)
+        return rounding, rounding.run(closed, arguments)
+
+
+def normal(*shape, seed=0):
+    return np.random.default_rng(seed).standard_normal(shape)
+
+
+A, B, M = normal(3, 4), normal(3, 4, seed=1), normal(4, 5, seed=2)
+POSITIVE = np.abs(A) + 0.1
+INTS = np.arange(12).reshape(3, 4) - 5
+
+FUNCTIONS = {
+    "arithmetic": (lambda a, b: (a + b) * a / (b + 3) - a, A, B),
+    "scalar beside array": (lambda a: 1.0 - 2 * a, A),
+    "matrix product": (lambda a, m: a @ m, A, M),
+    "batched product": (lambda a: jnp.einsum("bij,bkj->bik", a, a), normal(2, 3, 4)),
+    "outer product": (lambda a, b: jnp.einsum("ij,kl->ijkl", a, b), A, B),
+    "tensordot": (lambda a, b: jnp.tensordot(a, b, 2), A, B),
+    "elementary": (lambda x: jnp.exp(x) + jnp.log(x) + jnp.tanh(x) + jnp.sqrt(x), POSITIVE),
+    "more elementary": (lambda x: jnp.sin(x) * jnp.cos(x) + jnp.log1p(x) - jnp.expm1(x), POSITIVE),
+    "powers": (lambda x: x**3 + x**2.5 + 1 / jnp.sqrt(x) + lax.rsqrt(x), POSITIVE),
+    "logistic": (lambda x: jax.nn.sigmoid(100 * x), A),
+    "softmax": (lambda x: jax.nn.softmax(1e4 * x), A),
+    "log softmax": (lambda x: jax.nn.log_softmax(x), A),
+    "logsumexp": (lambda x: jax.nn.logsumexp(x, axis=0), A),
+    "relu": (jax.nn.relu, A),
+    "gelu": (jax.nn.gelu, A),
+    "softplus": (jax.nn.softplus, A),
+    "silu": (jax.nn.silu, A),
+    "elu": (jax.nn.elu, A),
+    "reductions": (lambda x: (x.sum(0), x.mean(1), x.max(0), x.min(1), x.prod(0)), A),
+    "booleans": (lambda x: ((x > 0).any(0), (x > 0).all(1), ~(x > 0) & (x < 1) | (x == 0)), A),
+    "where": (lambda a, b: jnp.where(a > b, a, -b), A, B),
+    "select of three": (lambda i, a, b: lax.select_n(i % 3, a, b, a * b), abs(INTS), A, B),
+    "clip": (lambda x: jnp.clip(x, -0.5, 0.5), A),
+    "sign and abs": (lambda x: jnp.sign(x) * jnp.abs(x), A),
+    "round": (lambda x: jnp.floor(x) + jnp.round(x), A),
+    "integers": (lambda i: (i + 2, i * i, i // 3, i % 3, i == 1), INTS),
+    "shapes": (lambda x: x.reshape(2, 6).T[None, ::2, ::-1].squeeze(0), A),
+    "join": (lambda a, b: jnp.concatenate([a, b], axis=1) + jnp.stack([a, b]).reshape(3, 8), A, B),
+    "split": (lambda x: jnp.split(x, [1, 3], axis=1), A),
+    "pad": (lambda x: jnp.pad(x, ((1, 0), (0, 2))), A),
+    "pad with holes": (lambda x: lax.pad(x, 7.0, ((1, 2, 1), (-1, 0, 2))), A),
+    "one hot": (lambda i: jax.nn.one_hot(i, 4), INTS),
+    "iota": (lambda x: x + lax.broadcasted_iota(jnp.float64, (3, 4), 1), A),
+    "lookup": (lambda x, i: x[jnp.abs(i) % 3, 1], A, INTS),
+    "scatter": (lambda x: x.at[1].add(2.0).at[:, 2].set(x[:, 0]), A),
+    "dynamic slice": (lambda x, i: lax.dynamic_slice(x, (i[0, 5 % 4], 0), (2, 2)), A, INTS),
+    "cumulative": (lambda x: (jnp.cumsum(x, 1), jnp.cumprod(x, 0), lax.cummax(x)), A),
+    "sort": (lambda x: (jnp.sort(x), jnp.argsort(x, axis=0), jnp.argmax(x, 1)), A),
+    "convolution": (lambda x, m: jnp.convolve(x[0], m[0]), A, M),
+    "triangle": (lambda x: jnp.tril(x @ x.T), A),
+    "scan": (lambda x: lax.scan(lambda c, y: (c * y + 1, jnp.tanh(c)), x[0], x), A),
+    "reverse scan": (lambda x: lax.scan(lambda c, y: (c - y, c), x[0], x, reverse=True), A),
+    "scan without steps": (lambda x: lax.scan(lambda c, y: (c + y, c), x[0], x[:0]), A),
+    "fixed loop": (lambda x: lax.fori_loop(0, 5, lambda i, c: c * 0.5 + i, x), A),
+    "while": (
+        lambda x: lax.while_loop(
+            lambda c: c[0] < 4, lambda c: (c[0] + 1, c[1] @ c[1].T @ c[1]), (0, x / 9)
+        ),
+        A,
+    ),
+    "cond": (lambda x, i: lax.cond(i[0, 0] > 0, jnp.sin, jnp.cos, x), A, INTS),
+    "switch": (lambda x, i: lax.switch(i[1, 3], [jnp.sin, jnp.cos, jnp.tanh], x), A, INTS),
+    "jit": (lambda x: jax.jit(lambda y: y @ y.T)(x), A),
+    "checkpoint": (lambda x: jax.grad(lambda y: jax.checkpoint(jnp.sin)(y).sum())(x), A),
+    "vmap": (jax.vmap(lambda x, m: jnp.tanh(m.T @ x), (0, None)), A, M),
+    "grad of relu": (jax.grad(lambda x: (jax.nn.relu(x) ** 2).sum()), A),
+    "grad of max": (jax.grad(lambda x: x.max(1).sum()), A),
+    "grad of lookup": (jax.grad(lambda x, i: (x[jnp.abs(i) % 3] ** 2).sum()), A, INTS),
+    "grad of scan": (
+        jax.grad(lambda x: lax.scan(lambda c, y: (jnp.tanh(c * y), c), x[0], x)[1].sum()),
+        A,
+    ),
+    "infinities": (lambda x: jnp.where(x > 0, -jnp.inf, x), A),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_values_are_those_of_xla_within_rounding(name):
+    f, *arguments = FUNCTIONS[name]
+    _, found = run(f, *arguments)
+    with jax.enable_x64(True):
+        wanted = [np.asarray(a) for a in jax.tree.leaves(jax.jit(f)(*arguments))]
+    assert len(found) == len(wanted)
+    for (value, sigma), want in zip(found, wanted, strict=True):
+        assert value.dtype == want.dtype
+        assert value.shape == want.shape
+        with np.errstate(invalid="ignore"):
+            off = np.where(value == want, 0, np.abs(value * 1.0 - want))
+        assert (off <= 32 * sigma).all()
+
+
+@pytest.mark.parametrize("name", ["shapes", "split", "pad", "where", "clip", "sort", "relu"])
+def test_what_only_moves_values_has_no_rounding(name):
+    f, *arguments = FUNCTIONS[name]
+    assert all((sigma == 0).all() for _, sigma in run(f, *arguments)[1])
+
+
+@pytest.mark.parametrize("dtype", [F32, F64])
+@pytest.mark.parametrize("name", ["matrix product", "elementary", "softmax", "scan", "vmap"])
+def test_sigma_is_the_scale_of_rounding_in_the_dtype(name, dtype):
+    f, *arguments = FUNCTIONS[name]
+    (value, sigma), *_ = run(f, *arguments, dtype=dtype)[1]
+    u = np.finfo(dtype).eps / 2
+    if name == "matrix product":
+        scale = np.abs(arguments[0]) @ np.abs(arguments[1])
+        assert (sigma < 4 * u * scale).all()
+    assert (sigma[value != 0] > 0).all()
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_float32_products_stay_within_a_few_sigma(seed):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.standard_normal((7, 7)).astype(np.float32) for _ in range(2))
+    ((value, sigma),) = run(
+        lambda a, b: jnp.tanh(a @ b), a.astype(float), b.astype(float), dtype=F32, seed=seed
+    )[1]
+    error = np.abs(np.tanh(a @ b).astype(float) - value)
+    assert (error <= 32 * sigma).all()
+    assert error.max() > 0
+
+
+def test_a_long_sum_of_one_sign_in_any_order_stays_within_a_few_sigma():
+    x = np.random.default_rng(0).random(20000).astype(np.float32)
+    ((value, sigma),) = run(jnp.sum, x.astype(float), dtype=F32)[1]
+    one_after_another = np.cumsum(x, dtype=np.float32)[-1]
+    assert abs(float(one_after_another) - value) <= 32 * sigma
+    assert abs(float(x.sum()) - value) <= 32 * sigma
+
+
+def test_tiny_values_keep_a_sigma():
+    _, ((_, sigma),) = run(lambda x: x * x * 3.0, np.full(4, 1e-150))
+    assert (sigma > 0).all()
+    _, ((_, sigma),) = run(lambda x: x * 3.0, np.full(4, 1e-44), dtype=F32)
+    assert (sigma >= np.finfo(np.float32).smallest_subnormal / 10).all()
+
+
+def test_a_comparison_within_rounding_is_undecided_and_an_exact_tie_is_not():
+    third = np.array([1 / 3])
+    slope = jax.grad(lambda x, b: jax.nn.relu(x * 3 - b).sum())
+    assert run(slope, third, np.ones(1))[0].undecided
+    assert not run(slope, np.zeros(1), np.zeros(1))[0].undecided
+    assert not run(slope, third, 2 * np.ones(1))[0].undecided
+    assert run(lambda x: jnp.floor(x * 3), third)[0].undecided
+
+
+def test_peak_is_the_largest_value_on_the_way():
+    assert run(lambda x: jnp.exp(x) * jnp.exp(-x), np.array([100.0]))[0].peak > 1e43
+
+
+def test_one_noise_for_one_seed():
+    f, *arguments = FUNCTIONS["scan"]
+    first, again, other = (run(f, *arguments, seed=s)[1] for s in (0, 0, 1))
+    np.testing.assert_array_equal(first[0][1], again[0][1])
+    assert (first[0][1] != other[0][1]).any()

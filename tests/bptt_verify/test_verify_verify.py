@@ -1,0 +1,291 @@
+"""`verify` on a user's own pair: right, wrong in every way, and badly behaved."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bptt_verify import Index, Pair, verify
+from bptt_verify.verify import XLA
+
+
+def forward(i):
+    y = np.tanh(i["x"] @ i["w"].T)
+    return {"y": y}, (i["x"], i["w"], y)
+
+
+def backward(cache, d):
+    x, w, y = cache
+    delta = d["y"] * (1 - y * y)
+    return {"x": delta @ w, "w": delta.T @ x}
+
+
+def twin(i):
+    return {"y": jnp.tanh(i["x"] @ i["w"].T)}
+
+
+PAIR = Pair(
+    name="dense",
+    inputs={"x": "B D", "w": "H D"},
+    outputs={"y": "B H"},
+    forward=forward,
+    backward=backward,
+    twin=twin,
+)
+
+
+def changed(**fields):
+    return dataclasses.replace(PAIR, **fields)
+
+
+def failing(report):
+    return {row.name: row.note for row in report.rows if row.verdict == "fail"}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", np.float32])
+def test_a_right_backward_passes(dtype):
+    report = verify(PAIR, cases=30, dtype=dtype)
+    assert report.ok
+    assert report.verdict == "pass"
+    assert report.first_failure is None
+    assert report.cases == 30
+    assert [row.name for row in report.rows] == ["y", "dx", "dw", "inputs unchanged", XLA]
+    assert all(0 < row.error <= 1 for row in report.rows[:3])
+
+
+def test_the_same_seed_gives_the_same_report_and_another_seed_another():
+    first, again, other = (verify(PAIR, cases=20, seed=s).rows for s in (0, 0, 1))
+    assert first == again
+    assert first != other
+
+
+def test_json_holds_the_whole_report():
+    report = verify(changed(backward=lambda c, d: {"x": c[0]}), cases=5)
+    data = json.loads(report.to_json())
+    assert data["verdict"] == "fail"
+    assert data["first_failure"]["case"] == report.first_failure.case
+    assert {"python", "numpy", "jax", "jaxlib", "hypothesis", "manual-bptt"} == set(
+        data["versions"]
+    )
+    assert [row["name"] for row in data["rows"]] == [row.name for row in report.rows]
+    assert "inf" in [row["error"] for row in data["rows"]]
+
+
+def spoil(f):
+    """The right gradients, with one thing done to dw."""
+
+    def wrong(cache, d):
+        g = backward(cache, d)
+        g["w"] = f(g["w"])
+        return g
+
+    return changed(backward=wrong)
+
+
+@pytest.mark.parametrize(
+    ("pair", "note"),
+    [
+        (spoil(lambda g: g * (1 + 1e-5)), "expected .* ± .*, got"),
+        (spoil(lambda g: -g), "expected .* ± .*, got"),
+        (spoil(lambda g: g * np.nan), "got nan"),
+        (spoil(lambda g: np.full_like(g, np.inf)), "got inf"),
+        (spoil(lambda g: g[None]), r"expected shape \(.*\), got \(1, "),
+        (spoil(lambda g: g.astype(np.float16)), "expected dtype float64, got float16"),
+        (spoil(lambda g: g.tolist()), "expected an array .*, got list"),
+        (spoil(lambda g: None), "expected an array .*, got None"),
+    ],
+)
+def test_a_wrong_gradient_fails_in_its_row_alone(pair, note):
+    report = verify(pair, cases=20)
+    assert report.verdict == "fail"
+    assert set(failing(report)) == {"dw"}
+    with pytest.raises(AssertionError, match=note):
+        raise AssertionError(failing(report)["dw"])
+
+
+def test_an_error_in_one_entry_of_float32_is_seen():
+    def one_entry(g):
+        g = g.copy()
+        g.flat[0] *= np.float32(1 + 1e-4)
+        return g
+
+    assert set(failing(verify(spoil(one_entry), cases=50, dtype="float32"))) == {"dw"}
+
+
+def raises(*_):
+    raise RuntimeError("out of luck")
+
+
+def overwrites_input(cache, d):
+    g = backward(cache, d)
+    cache[0][...] = 0
+    return g
+
+
+def overwrites_cotangent(cache, d):
+    g = backward(cache, d)
+    d["y"] *= 2
+    return g
+
+
+@pytest.mark.parametrize(
+    ("fields", "row", "note"),
+    [
+        ({"forward": raises}, "forward", "raised RuntimeError: out of luck"),
+        ({"backward": raises}, "backward", "raised RuntimeError: out of luck"),
+        ({"forward": lambda i: forward(i)[0]}, "forward", "expected (outputs, cache), got dict"),
+        ({"forward": lambda i: (3, 4)}, "forward", "outputs: expected a dict, got int"),
+        ({"forward": lambda i: ({}, None)}, "forward", "outputs: missing y"),
+        ({"backward": lambda c, d: {"x": c[0]}}, "backward", "gradients: missing w"),
+        (
+            {"backward": lambda c, d: {**backward(c, d), "q": 0}},
+            "backward",
+            "gradients: unexpected q",
+        ),
+        ({"backward": overwrites_input}, "inputs unchanged", "modified x"),
+        ({"backward": overwrites_cotangent}, "inputs unchanged", "modified the cotangent of y"),
+    ],
+)
+def test_what_a_subject_does_wrong_is_a_row(fields, row, note):
+    report = verify(changed(**fields), cases=5)
+    assert report.verdict == "fail"
+    assert note in failing(report)[row]
+    assert report.first_failure.row == row
+
+
+@pytest.mark.parametrize(
+    ("wrong_twin", "message"),
+    [
+        (lambda i: i["x"], "twin: expected a dict of ..y.., got"),
+        (lambda i: {"z": i["x"]}, "twin: expected a dict of ..y.., got ..z.."),
+        (lambda i: {"y": i["x"][:, 0]}, "twin: y: expected shape"),
+        (lambda i: {"y": jnp.zeros((1, 2, 3))}, "twin: y: expected shape"),
+        (lambda i: i["nothing"], "twin: raised KeyError"),
+        (lambda i: {"y": i["x"] @ i["w"]}, "twin: raised TypeError"),
+    ],
+)
+def test_a_twin_that_does_not_fit_the_pair_is_an_error(wrong_twin, message):
+    with pytest.raises(ValueError, match=f"(?s)pair 'dense': {message}"):
+        verify(changed(twin=wrong_twin), case="B=2 D=3 H=4")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"pair": 3}, TypeError, "pair: expected a Pair, got int"),
+        ({"cases": 0}, ValueError, "cases: expected at least 1, got 0"),
+        ({"cases": 1.5}, TypeError, "cases: expected an int, got float"),
+        ({"seed": -1}, ValueError, "seed: expected at least 0, got -1"),
+        ({"dtype": "int8"}, ValueError, "dtype: expected float32 or float64, got 'int8'"),
+        ({"dtype": "nonsense"}, ValueError, "dtype: expected float32 or float64, got 'nonsense'"),
+        ({"case": "Q=1"}, ValueError, "case: expected one of"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, error, message):
+    with pytest.raises(error, match=message):
+        verify(**{"pair": PAIR, **arguments})
+
+
+def test_taps_that_the_twin_does_not_read_are_said_to_be_unread():
+    tapped = changed(
+        taps={"delta": "B H"},
+        backward=lambda c, d: {**backward(c, d), "delta": d["y"] * (1 - c[2] ** 2)},
+    )
+    report = verify(tapped, cases=5)
+    assert report.verdict == "inconclusive"
+    (row,) = [row for row in report.rows if row.name == "delta"]
+    assert row.note == "the twin does not read inputs['delta']"
+
+    reads = dataclasses.replace(
+        tapped, twin=lambda i: {"y": jnp.tanh(i["x"] @ i["w"].T + i["delta"])}
+    )
+    assert verify(reads, cases=20).ok
+
+
+def test_indices_and_options_reach_both_sides():
+    def lookup(i, scale):
+        return {"y": scale * i["w"][:, i["k"]].T}, (i["w"].shape, i["k"], scale)
+
+    def gradient(cache, d):
+        shape, k, scale = cache
+        dw = np.zeros(shape, d["y"].dtype)
+        np.add.at(dw.T, k, scale * d["y"])
+        return {"w": dw}
+
+    pair = Pair(
+        name="lookup",
+        inputs={"w": "H D", "k": Index("B", below="D")},
+        outputs={"y": "B H"},
+        options={"scale": (2.0, 3.0)},
+        forward=lookup,
+        backward=gradient,
+        twin=lambda i, scale: {"y": scale * i["w"][:, i["k"]].T},
+    )
+    assert verify(pair, cases=30).ok
+    wrong = dataclasses.replace(pair, twin=lambda i, scale: {"y": 2.0 * i["w"][:, i["k"]].T})
+    report = verify(wrong, cases=30)
+    assert "scale=3.0" in report.first_failure.case
+
+
+def test_values_beyond_the_range_of_the_dtype_are_given_up_not_failed():
+    def square(i):
+        with np.errstate(over="ignore"):
+            return {"y": (i["x"] * np.float32(1e18)) ** 2}, i["x"]
+
+    pair = Pair(
+        name="square",
+        inputs={"x": "D"},
+        outputs={"y": "D"},
+        forward=square,
+        twin=lambda i: {"y": (i["x"] * 1e18) ** 2},
+    )
+    report = verify(pair, cases=60, dtype="float32")
+    assert report.redrawn > 0
+    assert report.cases + report.redrawn == 60
+    assert report.ok
+
+
+def test_the_kink_of_relu_within_rounding_is_given_up_and_elsewhere_judged():
+    def relu(i):
+        # 3 · (x / 3) - x is 0 up to rounding: on which side, each dtype says differently
+        a = i["x"] / 3 * 3 - i["x"]
+        return {"y": np.maximum(a, 0)}, a
+
+    pair = Pair(
+        name="kink",
+        inputs={"x": "D"},
+        outputs={"y": "D"},
+        forward=relu,
+        backward=lambda a, d: {"x": d["y"] * 0 * a},
+        twin=lambda i: {"y": jax.nn.relu(i["x"] / 3 * 3 - i["x"])},
+    )
+    report = verify(pair, cases=40, dtype="float32")
+    assert report.verdict != "fail"
+
+
+def test_a_band_that_sees_nothing_is_inconclusive():
+    def cancel(i):
+        return {"y": (i["x"] + 1e20) - 1e20}, None
+
+    pair = Pair(
+        name="cancel",
+        inputs={"x": "D"},
+        outputs={"y": "D"},
+        forward=cancel,
+        twin=lambda i: {"y": (i["x"] + 1e20) - 1e20},
+    )
+    report = verify(pair, cases=20)
+    (row,) = [row for row in report.rows if row.name == "y"]
+    assert (row.verdict, row.note) == (
+        "inconclusive",
+        "every band was wider than 1 % of its entry",
+    )
+
+
+def test_progress_is_told():
+    told = []
+    verify(PAIR, cases=7, progress=told.append)
+    assert told == list(range(1, 8))
