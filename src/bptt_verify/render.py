@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 
 from rich.console import Group, RenderableType
 from rich.markup import escape
-from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -99,25 +98,20 @@ def table(reports: Sequence[Report]) -> RenderableType:
     return Group(grid, summary)
 
 
-def failure(report: Report) -> RenderableType:
-    """What went wrong first, its smallest case, and how to see it again."""
+def failure(report: Report) -> Text:
+    """What went wrong first, its smallest case, and how to see it again: lines to copy whole."""
     first = report.first_failure
     assert first is not None
     failed = [row for row in report.rows if row.verdict == "fail"]
     equation = next((row.equation for row in failed if row.name == first.row), None)
-    where = f", equation ({equation.number}): {equation.formula}" if equation else ""
-    lines = [
-        f"{first.row}{where}",
-        f"  {first.problem}",
-        f"smallest case  {first.case}",
-        f"again          {first.reproduce}",
-        f"all that fail  {', '.join(row.name for row in failed)}",
-    ]
-    return Panel(
-        Text("\n".join(lines)),
-        title=f"{report.pair} {report.dtype}",
-        border_style="red",
-        title_align="left",
+    where = f"  equation ({equation.number}): {equation.formula}" if equation else ""
+    return Text.assemble(
+        (f"\n{report.pair} {report.dtype}: {first.row}", COLOUR["fail"]),
+        f"{where}\n",
+        f"  {first.problem}\n",
+        f"  smallest case  {first.case}\n",
+        f"  again          {first.reproduce}\n",
+        f"  all that fail  {', '.join(row.name for row in failed)}\n",
     )
 
 

@@ -12,6 +12,7 @@ import hashlib
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -74,7 +75,10 @@ def start(text: Split, settings: Settings) -> State:
 
 
 def train(text: Split, settings: Settings, state: State) -> Iterator[Step]:
-    """Train from `state` to the last step of `settings`."""
+    """Train from `state` to the last step of `settings`.
+
+    Raises `DivergedError` when the loss or a weight is no finite number any more.
+    """
     data = streams(text.train, settings.batch)  # (N, B)
     windows = (len(data) - 1) // settings.window
     while state.step < settings.steps:
@@ -87,14 +91,26 @@ def train(text: Split, settings: Settings, state: State) -> Iterator[Step]:
         yield step
 
 
+class DivergedError(ArithmeticError):
+    """The loss or a weight is no finite number any more."""
+
+
 def _step(x: Array, targets: Array, settings: Settings, state: State) -> Step:
-    loss, cache = model.forward(
-        state.params, x, targets, s0=state.s, activation=settings.activation
-    )
-    grads = model.backward(state.params, cache, 1 / x.size)
-    clipped, _ = training.clip_norm(state.params, grads, settings.clip)
-    rate = settings.learning_rate * (1 - state.step / settings.steps)
-    params, adam = training.adam(state.params, clipped, state.adam, rate)
+    with np.errstate(over="ignore", invalid="ignore"):  # looked at right below
+        try:
+            loss, cache = model.forward(
+                state.params, x, targets, s0=state.s, activation=settings.activation
+            )
+        except OverflowError as error:
+            raise DivergedError(f"{error} at step {state.step}") from error
+        if not np.isfinite(loss):
+            raise DivergedError(f"the loss is {loss} at step {state.step}")
+        grads = model.backward(state.params, cache, 1 / x.size)
+        clipped, _ = training.clip_norm(state.params, grads, settings.clip)
+        rate = settings.learning_rate * (1 - state.step / settings.steps)
+        params, adam = training.adam(state.params, clipped, state.adam, rate)
+    if not all(np.isfinite(p).all() for p in params if p is not None):
+        raise DivergedError(f"a weight is not finite after step {state.step}")
     after = State(state.step + 1, params, adam, cache.rnn.states[-1].copy())
     return Step(x, targets, state, grads, float(loss) / x.size, after)
 
@@ -152,24 +168,27 @@ def load(path: Path, text: Split) -> tuple[Settings, State]:
     Raises `OSError` when it cannot be read and `ValueError` when it is no checkpoint, is damaged,
     is of another format, or belongs to another text.
     """
+    stored = _read(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if "format" not in file or "text" not in file:
-                raise ValueError(f"{path}: not a checkpoint of this program")
-            if int(file["format"]) != FORMAT:
-                raise ValueError(f"{path}: expected format {FORMAT}, got {int(file['format'])}")
-            if str(file["text"]) != fingerprint(text):
-                raise ValueError(f"{path}: was trained on another text")
-            settings = Settings(**{k: file[f"setting.{k}"].item() for k in Settings._fields})
-            names = model.Params._fields
-            params = model.Params(**{k: file[f"params.{k}"] for k in names})
-            adam = training.Adam(
-                int(file["step"]),
-                {k: file[f"adam.m.{k}"] for k in names},
-                {k: file[f"adam.v.{k}"] for k in names},
-            )
-            return settings, State(int(file["step"]), params, adam, file["s"])
-    except (KeyError, EOFError, zipfile.BadZipFile) as error:
+        if int(stored["format"]) != FORMAT:
+            raise ValueError(f"{path}: expected format {FORMAT}, got {int(stored['format'])}")
+        if str(stored["text"]) != fingerprint(text):
+            raise ValueError(f"{path}: was trained on another text")
+        settings = Settings(**{k: stored[f"setting.{k}"].item() for k in Settings._fields})
+        names = model.Params._fields
+        params = model.Params(**{k: stored[f"params.{k}"] for k in names})
+        step = int(stored["step"])
+        m, v = ({k: stored[f"adam.{which}.{k}"] for k in names} for which in "mv")
+        return settings, State(step, params, training.Adam(step, m, v), stored["s"])
+    except KeyError as error:
+        raise ValueError(f"{path}: not a checkpoint: no {error}") from None
+
+
+def _read(path: Path) -> dict[str, Array]:
+    try:
+        with path.open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (ValueError, AttributeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path}: damaged or not a checkpoint ({error})") from None
 
 

@@ -89,10 +89,13 @@ def forward(
         x, s0, activation: as in `manual_bptt.rnn.forward`.
         targets, mask: as in `manual_bptt.readout.forward`.
 
-    Raises `TypeError` or `ValueError` that names the argument.
+    Raises `TypeError` or `ValueError` that names the argument, and `OverflowError` when a state
+    grows beyond the range of the dtype (relu can do that).
     """
     layer, output = _split(params)
     states, below = rnn.forward(layer, x, s0, activation)
+    if not np.isfinite(states).all():
+        raise OverflowError(f"a state left the range of {states.dtype}")
     loss, above = readout.forward(output, states, targets, mask)
     return loss, Cache(below, above)
 

@@ -53,7 +53,7 @@ def test_a_right_backward_passes(dtype):
     assert report.first_failure is None
     assert report.cases == 30
     assert [row.name for row in report.rows] == ["y", "dx", "dw", "inputs unchanged", XLA]
-    assert all(0 < row.error <= 1 for row in report.rows[:3])
+    assert all(row.error <= 1 for row in report.rows)
 
 
 def test_the_same_seed_gives_the_same_report_and_another_seed_another():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
@@ -20,10 +22,11 @@ app.command("bptt_verify.cli.train:train", name="train")
 app.command("bptt_verify.cli.gradients:gradients", name="gradients")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 pass, 1 fail, 2 usage, 3 inconclusive."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(exit_on_error=False, result_action="return_value")
+        status = app(words, exit_on_error=False, result_action="return_value")
     except CycloptsError:  # cyclopts has said what is wrong
         status = USAGE
     except UsageError as error:

@@ -102,7 +102,10 @@ def train(
     )
     run = _Run(split, settings, state, verify_every)
     started = time.perf_counter()
-    run.go()
+    try:
+        run.go()
+    except charlm.DivergedError as error:
+        raise UsageError(f"{error}: try a smaller --learning-rate") from error
     seconds = time.perf_counter() - started
     if run.wrong:
         return run.say_wrong()
@@ -144,11 +147,6 @@ class _Run:
                 )
                 started, running = time.perf_counter(), math.nan
                 for step in charlm.train(self.split, self.settings, self.state):
-                    if not math.isfinite(step.loss):
-                        raise UsageError(
-                            f"the loss is {step.loss} at step {step.after.step}: "
-                            "try a smaller --learning-rate"
-                        )
                     if self._due(step) and not self._agrees(step):
                         return
                     self.state = step.after
@@ -192,7 +190,10 @@ def _split(path: Path | None) -> Split:
 
         return texts.split("\n".join(topics.values()))
     try:
-        return texts.split(path.read_bytes().decode("utf-8-sig"))
+        content = path.read_bytes().decode("utf-8-sig")
+        if "\0" in content:
+            raise UsageError(f"{path}: not a text: a NUL at character {content.index(chr(0))}")
+        return texts.split(content)
     except OSError as error:
         raise UsageError(f"{path}: {error.strerror}") from error
     except UnicodeDecodeError as error:

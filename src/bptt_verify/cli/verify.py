@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
-from rich.console import Group
 from rich.progress import Progress
 
 from bptt_verify.cli.console import UsageError, console, progress, write_json
@@ -68,8 +67,11 @@ def verify(
             for kind in dtypes:
                 reports.append(_run(bar, pair, cases, seed, kind, case))
     verdict = overall(report.verdict for report in reports)
-    failed = [failure(report) for report in reports if report.first_failure]
-    console.print(Group(table(reports), *failed, versions_line()))
+    console.print(table(reports))
+    for report in reports:
+        if report.first_failure:
+            console.print(failure(report), soft_wrap=True)
+    console.print(versions_line())
     if json_file is not None:
         data = {
             "verdict": verdict,

@@ -1,0 +1,147 @@
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bptt_verify import cli
+
+USERS = Path(__file__).with_name("users_pair.py")
+
+
+@pytest.fixture
+def bptt(monkeypatch, capsys, tmp_path):
+    """Run the command line in a folder of its own: exit code, output, complaints."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as ended:
+            cli.main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        return ended.value.code or 0, out, err
+
+    return run
+
+
+def test_every_equation_is_a_row_and_passes(bptt):
+    code, out, _ = bptt("verify", "--cases", 3)
+    assert code == 0
+    for number in range(1, 14):
+        assert f"({number})" in out
+    for step in range(1, 8):
+        assert f"step {step}:" in out
+    assert "PASS" in out
+    assert "numpy 2" in out
+
+
+def test_json_is_written_whole(bptt, tmp_path):
+    code, _, _ = bptt("verify", "rnn", "--cases", 3, "--json", "report.json")
+    assert code == 0
+    data = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert data["verdict"] == "pass"
+    assert [r["dtype"] for r in data["reports"]] == ["float32", "float64"]
+    equations = [row["equation"] for row in data["reports"][0]["rows"]]
+    assert {e["number"] for e in equations if e} == {1, 2, 8, 9, 10, 11, 12}
+    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
+
+
+def test_a_users_file_fails_with_its_case_and_the_case_fails_again(bptt):
+    code, out, _ = bptt("verify", USERS, "--cases", 30, "--dtype", "float64")
+    assert code == 1
+    assert "FAIL" in out
+    (again,) = [line for line in out.splitlines() if "again" in line]
+    command = again.split("bptt ", 1)[1]
+    assert f"{USERS}:wrong" in command
+    words = command.split('"')
+    code, out, _ = bptt(*words[0].split(), words[1])
+    assert code == 1
+
+
+def test_one_pair_of_a_file(bptt):
+    assert bptt("verify", f"{USERS}:right", "--cases", 5)[0] == 0
+    assert bptt("verify", f"{USERS}:wrong", "--cases", 5)[0] == 1
+
+
+def test_inconclusive_is_exit_3(bptt, tmp_path):
+    (tmp_path / "blind.py").write_text(
+        "from bptt_verify import Pair\n"
+        "f = lambda i: {'y': (i['x'] + 1e20) - 1e20}\n"
+        "pair = Pair(name='blind', inputs={'x': 'D'}, outputs={'y': 'D'},\n"
+        "            forward=lambda i: (f(i), None), twin=f)\n"
+    )
+    code, out, _ = bptt("verify", "blind.py", "--cases", 5)
+    assert code == 3
+    assert "INCONCLUSIVE" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["verify", "lstn"], "expected a pair (rnn, rnn-index"),
+        (["verify", "nowhere.py"], "nowhere.py: no such file"),
+        (["verify", f"{USERS}:middling"], "no Pair 'middling'; it defines right, wrong"),
+        (["verify", __file__], "defines no Pair"),
+        (["verify", "broken.py"], "broken.py: SyntaxError"),
+        (["verify", "twin.py"], "twin: raised ZeroDivisionError"),
+        (["verify", "rnn", "--cases", "0"], "--cases: expected at least 1, got 0"),
+        (["verify", "rnn", "--cases", "many"], "many"),
+        (["verify", "rnn", "--seed", "-1"], "--seed: expected at least 0, got -1"),
+        (["verify", "rnn", "--dtype", "int8"], "int8"),
+        (["verify", "rnn", "--case", "Q=1"], "case: expected one of T, B"),
+        (["verify", "rnn", "--case", "T=1", "--json", "no/where.json"], "cannot write no/where"),
+        (["verify", "--nonsense"], "nonsense"),
+        (["nonsense"], "nonsense"),
+        (["gradients", "--plot", "x.gif"], "--plot: expected a name ending in .svg or .png"),
+        (["gradients", "--steps", "0"], "--steps: expected at least 1, got 0"),
+        (["gradients", "--scale", "nan"], "--scale: expected a finite number"),
+        (["gradients", "--plot", "no/where.png"], "cannot write no/where.png"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_and_exit_2(bptt, tmp_path, arguments, message):
+    (tmp_path / "broken.py").write_text("def\n")
+    (tmp_path / "twin.py").write_text(
+        "from bptt_verify import Pair\n"
+        "pair = Pair(name='t', inputs={'x': 'D'}, outputs={'y': 'D'},\n"
+        "            forward=lambda i: ({'y': i['x']}, None), twin=lambda i: 1 / 0)\n"
+    )
+    code, _, err = bptt(*arguments)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("command", [[], ["verify"], ["train"], ["gradients"]])
+def test_help_has_an_example(bptt, command):
+    code, out, _ = bptt(*command, "--help")
+    assert code == 0
+    assert "Usage: bptt" in out
+    assert not command or f"bptt {command[0]} " in out.split("Example")[1]
+
+
+def test_gradients_are_drawn(bptt, tmp_path):
+    code, out, _ = bptt("gradients", "--steps", 30, "--plot", "g.svg", "--json", "g.json")
+    assert code == 0
+    assert "sigmoid" in out
+    assert "‖δ_1‖" in out
+    assert (tmp_path / "g.svg").read_text(encoding="utf-8").startswith("<?xml")
+    norms = json.loads((tmp_path / "g.json").read_text())
+    assert norms["sigmoid"][0] < 1e-6 * norms["sigmoid"][-1]
+    assert bptt("gradients", "--steps", 30, "--plot", "g.png")[0] == 0
+    assert (tmp_path / "g.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["g.json", "g.png", "g.svg"]
+
+
+def test_an_exploding_error_is_shown_as_such(bptt, tmp_path):
+    code, out, _ = bptt("gradients", "--steps", 3000, "--scale", 3, "--json", "g.json")
+    assert code == 0
+    assert "‖δ_1‖ = inf" in out
+    json.loads((tmp_path / "g.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_a_bare_interpreter_runs_the_installed_command():
+    ended = subprocess.run(
+        ["bptt", "verify", "update", "--cases", "2"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert "(13)" in ended.stdout
