@@ -7,7 +7,7 @@ later argument has to agree.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,11 +20,14 @@ FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
 class Shapes:
-    """The sizes of the shape letters seen so far in one call."""
+    """The sizes of the shape letters seen so far in one call.
 
-    def __init__(self) -> None:
-        self.size: dict[str, int] = {}
-        self._seen_in: dict[str, str] = {}
+    With `sizes`, those that a cache remembers from the forward pass.
+    """
+
+    def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
+        self.size: dict[str, int] = dict(sizes or {})
+        self._seen_in: dict[str, str] = dict.fromkeys(self.size, "cache")
 
     def floats(
         self,
@@ -43,7 +46,7 @@ class Shapes:
         self._shape(name, array, letters)
         if finite and not np.isfinite(array).all():
             raise ValueError(f"{name}: expected finite values, got {_first_not_finite(array)}")
-        return np.ascontiguousarray(array)
+        return _plain(array)
 
     def integers(
         self, name: str, value: object, letters: str, *, low: int = 0, below: int
@@ -59,7 +62,7 @@ class Shapes:
             raise ValueError(
                 f"{name}: expected class indices from {low} to {below - 1}, got {array[at]} at {at}"
             )
-        return np.ascontiguousarray(array, dtype=np.intp)
+        return _plain(array.astype(np.intp, copy=False))
 
     def booleans(self, name: str, value: object, letters: str) -> Array:
         """A boolean array of the shape."""
@@ -67,7 +70,7 @@ class Shapes:
         if array.dtype != np.bool_:
             raise TypeError(f"{name}: expected dtype bool, got {array.dtype}")
         self._shape(name, array, letters)
-        return np.ascontiguousarray(array)
+        return _plain(array)
 
     def _shape(self, name: str, array: Array, letters: str) -> None:
         wanted = letters.split()
@@ -100,6 +103,17 @@ def ndarray(name: str, value: object) -> Array:
     return np.asarray(value)
 
 
+def holds_indices(name: str, value: object) -> bool:
+    """Whether the argument is meant as class indices (T, B), not as vectors (T, B, N)."""
+    array = ndarray(name, value)
+    return array.dtype.kind in "iu" and array.ndim != 3
+
+
+def _plain(array: Array) -> Array:
+    """The same numbers in the plain layout, on which the last bits of a product depend."""
+    return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+
 def instance(name: str, value: object, kind: type[P]) -> P:
     """A params or cache object of this layer, not of another one."""
     if not isinstance(value, kind):
@@ -127,7 +141,11 @@ def number(name: str, value: object, *, low: float = -np.inf, high: float = np.i
     """A finite real number with low <= value < high."""
     if isinstance(value, bool) or not isinstance(value, int | float | np.integer | np.floating):
         raise TypeError(f"{name}: expected a number, got {_kind(value)}")
-    if not (np.isfinite(value) and low <= value < high):
+    try:
+        finite = np.isfinite(float(value))
+    except OverflowError:  # an int beyond every float
+        finite = False
+    if not (finite and low <= value < high):
         limits = [f"of at least {low:g}"] if np.isfinite(low) else []
         limits += [f"below {high:g}"] if np.isfinite(high) else []
         wanted = " ".join(["a finite number", " and ".join(limits)]).strip()
@@ -139,8 +157,10 @@ def float_dtype(name: str, value: DTypeLike) -> np.dtype[Any]:
     """float32 or float64."""
     try:
         dtype = np.dtype(value)
-    except TypeError:
+    except (TypeError, ValueError, SyntaxError):
         raise TypeError(f"{name}: expected {_either(FLOATS)}, got {value!r}") from None
+    if value is None:  # NumPy takes it for float64
+        raise TypeError(f"{name}: expected {_either(FLOATS)}, got None")
     if dtype not in FLOATS:
         raise TypeError(f"{name}: expected {_either(FLOATS)}, got {dtype}")
     return dtype

@@ -135,7 +135,8 @@ def sample(
     for _ in range(length):
         states, _ = rnn.forward(layer, np.array([[drawn[-1]]]), s, activation)
         s = states[-1]
-        o = np.exp(readout.log_softmax(readout.logits(output, states)[-1, 0].astype(np.float64)))
+        z = readout.logits(output, states).astype(np.float64)  # (1, 1, C)
+        o = np.exp(readout.log_softmax(z))[0, 0]  # (C,)
         drawn.append(int(rng.choice(len(o), p=o / o.sum())))
     return drawn[1:]
 

@@ -142,4 +142,7 @@ def loss_and_grads(
 
 def _split(params: Params) -> tuple[rnn.Params, readout.Params]:
     U, W, V, b, c = _door.instance("params", params, Params)
+    shapes = _door.Shapes()
+    U = shapes.floats("params.U", U, "H D", finite=False)
+    V = shapes.floats("params.V", V, "C H", U.dtype, finite=False)
     return rnn.Params(U, W, b), readout.Params(V, c)

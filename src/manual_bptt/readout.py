@@ -38,6 +38,7 @@ class Cache(NamedTuple):
     o: Array  # (T, B, C)
     targets: Array  # class indices (T, B), or probabilities (T, B, C)
     counts: Array  # (T, B), True where the step has a loss
+    sizes: dict[str, int]  # of T, B, H, C
 
 
 class Grads(NamedTuple):
@@ -66,8 +67,9 @@ def init(
 
 def logits(params: Params, states: Array) -> Array:
     """Equation (3): z (T, B, C) from states (T, B, H)."""
-    V, c, states = _enter(params, states, _door.Shapes())
-    return _logits(V, c, states)
+    shapes = _door.Shapes()
+    V, c = _weights(params, shapes)
+    return _logits(V, c, shapes.floats("states", states, "T B H", V.dtype))
 
 
 def _logits(V: Array, c: Array | None, states: Array) -> Array:
@@ -77,7 +79,11 @@ def _logits(V: Array, c: Array | None, states: Array) -> Array:
 
 
 def log_softmax(z: Array) -> Array:
-    """The logarithm of equation (4) over the last axis, for logits of any size."""
+    """The logarithm of equation (4), for logits z (T, B, C) of any size."""
+    return _log_softmax(_door.Shapes().floats("z", z, "T B C"))
+
+
+def _log_softmax(z: Array) -> Array:
     z = z - z.max(axis=-1, keepdims=True)  # e^z cannot overflow; softmax does not change
     return np.asarray(z - np.log(np.exp(z).sum(axis=-1, keepdims=True)))
 
@@ -100,12 +106,13 @@ def forward(
     Raises `TypeError` or `ValueError` that names the argument, as `manual_bptt.rnn.forward`.
     """
     shapes = _door.Shapes()
-    V, c, states = _enter(params, states, shapes)
+    V, c = _weights(params, shapes)
+    states = shapes.floats("states", states, "T B H", V.dtype)
     targets, counts = _targets(targets, mask, shapes, V.dtype)
 
     z = _logits(V, c, states)  # (T, B, C)
     # (4) o_t = softmax(z_t)
-    log_o = log_softmax(z)  # (T, B, C)
+    log_o = _log_softmax(z)  # (T, B, C)
     o = np.exp(log_o)  # (T, B, C)
     # (5) L_t = -Σ_k y_{t,k} log o_{t,k},  L = Σ_t L_t
     at = np.nonzero(counts)  # the steps with a loss
@@ -113,7 +120,7 @@ def forward(
         loss = -log_o[(*at, targets[at])].sum()
     else:
         loss = -(targets[at] * log_o[at]).sum()
-    return loss, Cache(states, o, targets, counts)
+    return loss, Cache(states, o, targets, counts, shapes.size)
 
 
 def backward(params: Params, cache: Cache, dloss: float = 1.0) -> Grads:
@@ -129,8 +136,8 @@ def backward(params: Params, cache: Cache, dloss: float = 1.0) -> Grads:
     `dloss` that is no finite number.
     """
     dloss = _door.number("dloss", dloss)
-    states, o, targets, counts = _door.instance("cache", cache, Cache)
-    V, c, _ = _enter(params, states, _door.Shapes())
+    states, o, targets, counts, sizes = _door.instance("cache", cache, Cache)
+    V, c = _weights(params, _door.Shapes(sizes), states.dtype)
 
     # (6) ∂L/∂z_t = o_t - y_t, and 0 at a step without loss
     at = np.nonzero(counts)
@@ -149,25 +156,21 @@ def backward(params: Params, cache: Cache, dloss: float = 1.0) -> Grads:
     return Grads(dV, dc, dstates, dz)
 
 
-def _enter(
-    params: Params, states: Array, shapes: _door.Shapes
-) -> tuple[Array, Array | None, Array]:
+def _weights(params: Params, shapes: _door.Shapes, dtype: np.dtype[Any] | None = None) -> Params:
     V, c = _door.instance("params", params, Params)
-    V = shapes.floats("params.V", V, "C H")
-    c = None if c is None else shapes.floats("params.c", c, "C", V.dtype)
-    return V, c, shapes.floats("states", states, "T B H", V.dtype)
+    V = shapes.floats("params.V", V, "C H", dtype)
+    return Params(V, None if c is None else shapes.floats("params.c", c, "C", V.dtype))
 
 
 def _targets(
     targets: Array, mask: Array | None, shapes: _door.Shapes, dtype: np.dtype[Any]
 ) -> tuple[Array, Array]:
     C = shapes.size["C"]
-    raw = _door.ndarray("targets", targets)
-    if raw.dtype.kind in "iu" and raw.ndim == 2:
-        targets = shapes.integers("targets", raw, "T B", low=-1, below=C)
+    if _door.holds_indices("targets", targets):
+        targets = shapes.integers("targets", targets, "T B", low=-1, below=C)
         counts = targets >= 0
     else:
-        targets = shapes.floats("targets", raw, "T B C", dtype)
+        targets = shapes.floats("targets", targets, "T B C", dtype)
         total = targets.sum(axis=-1)
         # rounding alone moves a sum of C entries, each rounded once, by at most about C + 1 units
         rounding = (C + 1) * np.finfo(dtype).eps

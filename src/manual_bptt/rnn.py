@@ -16,7 +16,7 @@ rows, so `U x_t` reads `x[t] @ U.T`. Letters: T steps, B batch, D input size, H 
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -42,6 +42,7 @@ class Cache(NamedTuple):
     s0: Array  # (B, H)
     states: Array  # (T, B, H)
     activation: Activation
+    sizes: dict[str, int]  # of T, B, D, H
 
 
 class Grads(NamedTuple):
@@ -116,9 +117,10 @@ def forward(
         # (1) a_t = U x_t + W s_{t-1} + b
         a = projected[t] + s @ W.T  # (B, H)
         # (2) s_t = f(a_t)
-        s = states[t] = f.f(a)  # (B, H)
+        states[t] = f.f(a)  # (B, H)
+        s = states[t]
     states.flags.writeable = False
-    return states, Cache(x, s0, states, f)
+    return states, Cache(x, s0, states, f, shapes.size)
 
 
 def backward(
@@ -139,11 +141,9 @@ def backward(
 
     Raises `TypeError` or `ValueError` that names the argument, as `forward` does.
     """
-    _door.instance("cache", cache, Cache)
-    x, s0, states, f = cache
-    shapes = _door.Shapes()
-    U, W, b = _weights(params, shapes)
-    shapes.floats("cache.states", states, "T B H", U.dtype, finite=False)
+    x, s0, states, f, sizes = _door.instance("cache", cache, Cache)
+    shapes = _door.Shapes(sizes)
+    U, W, b = _weights(params, shapes, states.dtype)
     dstates = np.zeros_like(states) if dstates is None else dstates
     dstates = shapes.floats("dstates", dstates, "T B H", U.dtype)
     dlast = np.zeros_like(s0) if dlast is None else shapes.floats("dlast", dlast, "B H", U.dtype)
@@ -190,14 +190,14 @@ def _is_indices(x: Array) -> bool:
     return x.ndim == 2
 
 
-def _weights(params: Params, shapes: _door.Shapes) -> Params:
+def _weights(params: Params, shapes: _door.Shapes, dtype: np.dtype[Any] | None = None) -> Params:
     U, W, b = _door.instance("params", params, Params)
-    U = shapes.floats("params.U", U, "H D")
+    U = shapes.floats("params.U", U, "H D", dtype)
     W = shapes.floats("params.W", W, "H H", U.dtype)
     return Params(U, W, None if b is None else shapes.floats("params.b", b, "H", U.dtype))
 
 
 def _sequence(x: Array, shapes: _door.Shapes, U: Array) -> Array:
-    if _door.ndarray("x", x).dtype.kind in "iu":
+    if _door.holds_indices("x", x):
         return shapes.integers("x", x, "T B", below=U.shape[1])
     return shapes.floats("x", x, "T B D", U.dtype)

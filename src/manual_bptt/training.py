@@ -51,7 +51,8 @@ def momentum(
     eta = _door.number("learning_rate", learning_rate, low=0)
     mu = _door.number("decay", decay, low=0, high=1)
     theta, d = _arrays(params), _gradients(params, grads)
-    v = {k: mu * state.v[k] + d[k] for k in theta}
+    before = _state("state.v", _door.instance("state", state, Momentum).v, theta)
+    v = {k: mu * before[k] + d[k] for k in theta}
     return _like(params, {k: theta[k] - eta * v[k] for k in theta}), Momentum(v)
 
 
@@ -89,10 +90,11 @@ def adam(
     beta2 = _door.number("beta2", beta2, low=0, high=1)
     epsilon = _door.number("epsilon", epsilon, low=0)
     theta, d = _arrays(params), _gradients(params, grads)
-    n = state.n + 1
+    n = _door.instance("state", state, Adam).n + 1
+    before_m, before_v = _state("state.m", state.m, theta), _state("state.v", state.v, theta)
     # m ← β₁ m + (1 - β₁) ∂L/∂θ,  v ← β₂ v + (1 - β₂) (∂L/∂θ)²
-    m = {k: beta1 * state.m[k] + (1 - beta1) * d[k] for k in theta}
-    v = {k: beta2 * state.v[k] + (1 - beta2) * d[k] ** 2 for k in theta}
+    m = {k: beta1 * before_m[k] + (1 - beta1) * d[k] for k in theta}
+    v = {k: beta2 * before_v[k] + (1 - beta2) * d[k] ** 2 for k in theta}
     # m̂ = m / (1 - β₁ⁿ),  v̂ = v / (1 - β₂ⁿ),  θ ← θ - η m̂ / (√v̂ + ε)
     m_hat = {k: m[k] / (1 - beta1**n) for k in theta}
     v_hat = {k: v[k] / (1 - beta2**n) for k in theta}
@@ -108,7 +110,10 @@ def clip_norm(params: P, grads: Any, max_norm: float) -> tuple[P, float]:
     """
     limit = _door.number("max_norm", max_norm, low=0)
     d = _gradients(params, grads)
-    norm = float(np.sqrt(sum(np.sum(np.square(g, dtype=np.float64)) for g in d.values())))
+    # squares of the largest entry's size, so that they neither overflow nor underflow
+    largest = max(float(np.abs(g).max()) for g in d.values()) or 1.0
+    squares = (np.sum(np.square(g.astype(np.float64) / largest)) for g in d.values())
+    norm = largest * float(np.sqrt(sum(squares)))
     scale = limit / norm if norm > limit else 1.0
     return _like(params, {k: g * scale for k, g in d.items()}), norm
 
@@ -118,22 +123,33 @@ def _arrays(params: Any) -> dict[str, Array]:
     if not (isinstance(params, tuple) and hasattr(params, "_asdict")):
         raise TypeError(f"params: expected a NamedTuple of arrays, got {type(params).__name__}")
     fields: dict[str, Array | None] = params._asdict()
-    return {k: _door.ndarray(f"params.{k}", p) for k, p in fields.items() if p is not None}
+    return {k: _floats(f"params.{k}", p) for k, p in fields.items() if p is not None}
+
+
+def _state(name: str, state: dict[str, Array], theta: dict[str, Array]) -> dict[str, Array]:
+    """What an optimiser keeps for each parameter, held against its shape and dtype."""
+    return {k: _like_parameter(f"{name}[{k!r}]", state.get(k), p) for k, p in theta.items()}
+
+
+def _floats(name: str, value: object, dtype: np.dtype[Any] | None = None) -> Array:
+    """A finite float array of any shape."""
+    letters = " ".join(f"n{axis}" for axis in range(_door.ndarray(name, value).ndim))
+    return _door.Shapes().floats(name, value, letters, dtype)
+
+
+def _like_parameter(name: str, value: object, parameter: Array) -> Array:
+    array = _door.ndarray(name, value)
+    if array.shape != parameter.shape:
+        raise ValueError(f"{name}: expected shape {parameter.shape}, got {array.shape}")
+    return _floats(name, array, parameter.dtype)
 
 
 def _gradients(params: Any, grads: Any) -> dict[str, Array]:
     """For each parameter its gradient, looked up by name and held against shape and dtype."""
-    found = {}
-    for k, p in _arrays(params).items():
-        g = _door.ndarray(f"grads.{k}", getattr(grads, k, None))
-        if g.shape != p.shape:
-            raise ValueError(f"grads.{k}: expected shape {p.shape}, got {g.shape}")
-        if g.dtype != p.dtype:
-            raise TypeError(f"grads.{k}: expected dtype {p.dtype}, got {g.dtype}")
-        if not np.isfinite(g).all():
-            raise ValueError(f"grads.{k}: expected finite values, got NaN or infinity")
-        found[k] = g
-    return found
+    return {
+        k: _like_parameter(f"grads.{k}", getattr(grads, k, None), p)
+        for k, p in _arrays(params).items()
+    }
 
 
 def _like(params: P, arrays: dict[str, Array]) -> P:
