@@ -2,8 +2,8 @@
 
     python benchmarks/rnn.py [--rounds 15] [--json FILE]
 
-Each contestant runs in a process of its own (the spinning thread pool of XLA slows NumPy in the same
-process); rounds are interleaved; compile time is apart; the gradients of all contestants are
+Each contestant runs in a process of its own (the spinning thread pool of XLA slows NumPy in the
+same process); rounds are interleaved; compile time is apart; the gradients of all contestants are
 compared within the verifier's tolerance before anything is timed. Medians and ratios are quoted.
 """
 
@@ -65,6 +65,7 @@ def autodiff(shape: tuple[int, ...]) -> Run:
 
     import jax
     import jax.numpy as jnp
+
     import jax_ref.model
 
     weights, x, targets = draw(shape)
