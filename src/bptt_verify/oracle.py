@@ -18,6 +18,10 @@ from bptt_verify.shapes import Shape
 Array = NDArray[Any]
 
 
+KEPT = 64
+"""Traces kept for the next case of the same shape; fresh shapes are the rule."""
+
+
 class Expected(NamedTuple):
     """One quantity: its value in float64 and the spread that honest rounding gives it."""
 
@@ -47,6 +51,7 @@ class Oracle:
         self.pair = pair
         self.margin = margin
         self._traced: dict[str, ClosedJaxpr] = {}
+        self._new = True
         self.unread_taps: set[str] = set()
         """Taps that the twin does not add to anything, so that it has no opinion on them."""
 
@@ -94,10 +99,13 @@ class Oracle:
     def _trace(self, case: Case, arguments: tuple[dict[str, Array], ...]) -> ClosedJaxpr:
         key = f"{dict(case.sizes)} {dict(case.options)}"
         if key not in self._traced:
+            if len(self._traced) >= KEPT:
+                del self._traced[next(iter(self._traced))]
             program = self._program(case)
             self._traced[key] = jax.make_jaxpr(program)(*arguments)
-            if len(self._traced) == 1:
+            if self._new:
                 self._find_unread_taps(case, arguments)
+                self._new = False
         return self._traced[key]
 
     def _program(self, case: Case) -> Any:

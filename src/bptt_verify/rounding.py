@@ -65,18 +65,23 @@ class Rounding:
         self, closed: ClosedJaxpr, arguments: Sequence[Array]
     ) -> list[tuple[Array, NDArray[np.float64]]]:
         """The outputs of the jaxpr, each with its σ."""
-        arrays = self._jaxpr(closed.jaxpr, closed.consts, [sampled(a) for a in arguments])
-        return [(a[0], self.sigma(a)) for a in arrays]
+        with np.errstate(all="ignore"):  # infinities and NaN are looked at where they matter
+            arrays = self._jaxpr(closed.jaxpr, closed.consts, [sampled(a) for a in arguments])
+            return [(a[0], self.sigma(a)) for a in arrays]
 
     def sigma(self, samples: Array) -> NDArray[np.float64]:
         """σ of each entry: the root mean square distance of the samples from the first run."""
         if samples.dtype.kind != "f":
             return np.zeros(samples.shape[1:])
-        with np.errstate(invalid="ignore"):
-            distance = np.abs(samples[1:] - samples[:1])
+        distance = np.abs(samples[1:] - samples[:1])
         distance[samples[1:] == samples[:1]] = 0  # infinities too
+        # a sample that left the domain, of a root say: so may the subject, and no band tells
+        astray = ~np.isfinite(distance) & np.isfinite(samples[:1])
+        self.undecided |= bool(astray.any())
+        distance[astray] = np.inf
         largest = distance.max(axis=0)
-        scale = np.where(largest > 0, largest, 1)  # squares of tiny distances would underflow
+        # squares of tiny distances would underflow
+        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
         return largest * np.sqrt(np.mean(np.square(distance / scale), axis=0)) / self.magnified
 
     def blur(self, x: Array, terms: int = 1) -> Array:
@@ -121,7 +126,8 @@ class Rounding:
         if name in SEVERAL:
             return SEVERAL[name](self, p, x)
         if name in EXACT:
-            return [EXACT[name](p, *x)]
+            out = EXACT[name](p, *x)
+            return [out if out.dtype.kind == "f" else self._decide(out, x)]
         if name in COMPARE:
             self._margin(*x)
             return [COMPARE[name](*x)]
@@ -140,8 +146,7 @@ class Rounding:
     def _margin(self, a: Array, b: Array) -> None:
         """A comparison is decided when its operands differ by more than their spread."""
         if a.dtype.kind == "f":
-            with np.errstate(invalid="ignore"):
-                difference = a - b
+            difference = a - b
             finite = np.isfinite(difference).all(axis=0)  # an infinity is not near anything
             difference = np.where(finite, difference, 1)
             sigma = self.sigma(difference)

@@ -162,6 +162,15 @@ def test_a_comparison_within_rounding_is_undecided_and_an_exact_tie_is_not():
     assert not run(slope, np.zeros(1), np.zeros(1))[0].undecided
     assert not run(slope, third, 2 * np.ones(1))[0].undecided
     assert run(lambda x: jnp.floor(x * 3), third)[0].undecided
+    assert run(lambda x: (x * 3).astype(int), third)[0].undecided
+
+
+def test_a_sample_that_leaves_the_domain_leaves_the_case_undecided():
+    one = np.ones(1)
+    rounding, ((value, sigma),) = run(lambda x: jnp.sqrt(1 - x / 3 * 3), one)
+    assert (value, sigma) == (0, np.inf)
+    assert rounding.undecided
+    assert not run(lambda x: jnp.sqrt(2 - x / 3 * 3), one)[0].undecided
 
 
 def test_peak_is_the_largest_value_on_the_way():
