@@ -126,8 +126,8 @@ class Rounding:
         if name in SEVERAL:
             return SEVERAL[name](self, p, x)
         if name in EXACT:
-            out = EXACT[name](p, *x)
-            return [out if out.dtype.kind == "f" else self._decide(out, x)]
+            moved = EXACT[name](p, *x)
+            return [moved if moved.dtype.kind == "f" else self._decide(moved, x)]
         if name in COMPARE:
             self._margin(*x)
             return [COMPARE[name](*x)]
