@@ -20,8 +20,12 @@ class Comparison(NamedTuple):
     error: float
     problem: str
     """What is wrong, in words; empty when the array agrees."""
-    sharp: bool
-    """Some entry had a band narrow enough to see an error of 1 %."""
+    sharp: bool = True
+    """Some entry that is not 0 had a band narrow enough to see an error of 1 %."""
+    exact: bool = False
+    """No entry can be moved by rounding: all had to be equal."""
+    excusable: bool = False
+    """It disagrees in finite numbers only, as the other branch at a kink would."""
 
     @property
     def ok(self) -> bool:
@@ -46,19 +50,19 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
         equal = exact == value  # never so for NaN
         error = np.where(equal, 0.0, error)
         error = np.where(np.isnan(error) | ~np.isfinite(exact) & ~equal, np.inf, error)
-        sharp = (tolerance <= SHARP * np.abs(value)) | (sigma == 0)
+        sharp = (tolerance <= SHARP * np.abs(value)) & (value != 0)
     worst = float(error.max())
     if worst <= 1:
-        return Comparison(worst, "", bool(sharp.any()))
+        return Comparison(worst, "", bool(sharp.any()), not sigma.any())
     at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     where = f" at {at}" if at else ""
-    return Comparison(
-        worst, f"expected {value[at]:.9g} ± {tolerance[at]:.1e}, got {exact[at]:.9g}{where}", True
-    )
+    problem = f"expected {value[at]:.9g} ± {tolerance[at]:.1e}, got {exact[at]:.9g}{where}"
+    finite = bool(np.isfinite(exact[error > 1]).all())
+    return Comparison(worst, problem, excusable=finite)
 
 
 def _wrong(problem: str) -> Comparison:
-    return Comparison(np.inf, problem, True)
+    return Comparison(np.inf, problem)
 
 
 def _kind(value: object) -> str:

@@ -146,11 +146,12 @@ def realise(pair: Pair, case: Case, dtype: np.dtype[Any]) -> Drawn:
             case Probability():
                 inputs[name] = _probabilities(rng, size, dtype)
             case _:
-                inputs[name] = fill(case.fills[name], rng, size, shape.is_recurrent).astype(dtype)
+                values = fill(case.fills[name], rng, size, shape.is_recurrent)
+                inputs[name] = np.array(values, dtype)
     for i, (name, text) in enumerate(pair.outputs.items() if pair.backward else ()):
         rng = np.random.default_rng([case.seed, 1, i])
         size = Shape(text).sized(case.sizes)
-        cotangents[name] = fill(case.fills[f"d{name}"], rng, size, False).astype(dtype)
+        cotangents[name] = np.array(fill(case.fills[f"d{name}"], rng, size, False), dtype)
     return Drawn(inputs, cotangents)
 
 

@@ -17,23 +17,25 @@ class LoadError(ValueError):
 def load(target: str) -> list[Pair]:
     """Every `Pair` that a Python file defines ("file.py"), or the one named ("file.py:name").
 
-    The file is run, as `python file.py` would, with its own folder on the path. Raises `LoadError`.
+    The file is imported, with its own folder on the path. Raises `LoadError`.
     """
-    name, wanted = (target, "") if target.endswith(".py") else target.rsplit(":", 1)
+    name, _, wanted = target.partition(".py:")
+    name = f"{name}.py" if wanted else target
     path = Path(name)
     if not path.is_file():
         raise LoadError(f"{path}: no such file")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"_verified_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise LoadError(f"{path}: not a Python file")
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(path.parent.resolve()))
+    sys.modules[spec.name] = module  # dataclasses and pickles look themselves up there
+    folder = str(path.parent.resolve())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)  # kept: its functions may import when they run
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise LoadError(f"{path}: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
     found = {k: v for k, v in vars(module).items() if isinstance(v, Pair)}
     if not found:
         raise LoadError(f"{path}: defines no Pair")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.pair import Pair
-from bptt_verify.rounding import Rounding
+from bptt_verify.rounding import Rounding, check_numbers
 from bptt_verify.shapes import Shape
 
 Array = NDArray[Any]
@@ -51,8 +51,7 @@ class Oracle:
         self.pair = pair
         self.margin = margin
         self._traced: dict[str, ClosedJaxpr] = {}
-        self._new = True
-        self.unread_taps: set[str] = set()
+        self.unread_taps = set(pair.taps)
         """Taps that the twin does not add to anything, so that it has no opinion on them."""
 
     def answer(self, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Answer:
@@ -102,10 +101,14 @@ class Oracle:
             if len(self._traced) >= KEPT:
                 del self._traced[next(iter(self._traced))]
             program = self._program(case)
-            self._traced[key] = jax.make_jaxpr(program)(*arguments)
-            if self._new:
+            closed = jax.make_jaxpr(program)(*arguments)
+            try:
+                check_numbers(closed.jaxpr)
+            except ValueError as error:
+                raise ValueError(f"pair {self.pair.name!r}: twin: {error}") from error
+            self._traced[key] = closed
+            if self.unread_taps:  # a tap may be read for some sizes only
                 self._find_unread_taps(case, arguments)
-                self._new = False
         return self._traced[key]
 
     def _program(self, case: Case) -> Any:
@@ -154,4 +157,4 @@ class Oracle:
         used = {a for eqn in closed.jaxpr.eqns for a in eqn.invars if not hasattr(a, "val")}
         used |= {a for a in closed.jaxpr.outvars if not hasattr(a, "val")}
         tapped = zip(sorted(taps), closed.jaxpr.invars, strict=True)
-        self.unread_taps = {name for name, var in tapped if var not in used}
+        self.unread_taps -= {name for name, var in tapped if var in used}

@@ -112,6 +112,17 @@ class Pair:
         if unknown:
             raise error(f"equations: no quantity {', '.join(sorted(unknown))} in {quantities}")
         out = [*self.outputs.values(), *self.probes.values(), *self.taps.values()]
+        words = [*self.letters(), *self.options, *self.floats, *sorted(cotangents), "seed"]
+        twice = {w for w in words if words.count(w) > 1}
+        if twice:
+            raise error(
+                f"{', '.join(sorted(twice))}: two of letter, option, input, seed: rename one"
+            )
+        for option, values in self.options.items():
+            if len({str(v) for v in values}) != len(values) or not values:
+                raise error(
+                    f"option {option!r}: expected values that print differently, got {values}"
+                )
         free = set(letters(map(Shape, out))) - set(self.letters())
         if free:
             raise error(f"letter {', '.join(sorted(free))}: no input has it, so it has no size")

@@ -188,6 +188,18 @@ MOVED = {
 # Discrete functions of floats: exact, but on which step they stand has to be decided.
 STEPPED = {"floor", "ceil", "round", "sign"}
 
+# Infinite at finite points: an infinity from them is no overflow.
+POLES = {"div", "log", "log1p", "rsqrt", "pow", "integer_pow", "atanh", "lgamma", "digamma"}
+# Left to JAX, and of known rounding: these round each entry once, or add up as TERMS says.
+KNOWN = {
+    *MOVED,
+    *STEPPED,
+    *("erf", "erfc", "erf_inv", "lgamma", "digamma", "igamma", "bessel_i0e", "bessel_i1e"),
+    *("sinh", "cosh", "tan", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2"),
+    *("cbrt", "exp2", "rem", "nextafter", "is_finite", "argmax", "argmin", "population_count"),
+    *("cumsum", "cumlogsumexp", "scatter-add", "scatter_add"),
+}
+
 ELEMENTWISE = {
     *COMPARE,
     *("add", "add_any", "sub", "mul", "div", "pow"),

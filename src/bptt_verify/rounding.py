@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from jax.extend import core as jax_core
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 from numpy.typing import NDArray
 
@@ -26,7 +27,9 @@ from bptt_verify.primitives import (
     COMPARE,
     ELEMENTWISE,
     EXACT,
+    KNOWN,
     MOVED,
+    POLES,
     ROUNDED,
     SAMPLES,
     STEPPED,
@@ -91,15 +94,16 @@ class Rounding:
         noise *= 2 * self.magnified * math.sqrt(terms)
         noise[0] = 0
         size = np.abs(x)
-        self.peak = max(self.peak, float(size.max(initial=0)))
+        finite = np.isfinite(size)
+        self.peak = max(self.peak, float(size.max(initial=0, where=finite)))
         tiny = (size < self.smallest / self.u) & (x != 0)
-        out: Array = x + self.u * noise * x
+        out: Array = np.where(finite, x + self.u * noise * x, x)
         if tiny.any():  # gradual underflow: the error there is absolute
             out += np.where(tiny, noise * self.smallest, 0)
         return out
 
     def _jaxpr(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: list[Array]) -> list[Array]:
-        last_use = _last_uses(jaxpr)
+        needed, last_use = _liveness(jaxpr)
         values: dict[Var, Array] = dict(zip(jaxpr.invars, arguments, strict=True))
         values.update(zip(jaxpr.constvars, map(sampled, consts), strict=True))
 
@@ -107,9 +111,12 @@ class Rounding:
             return sampled(atom.val) if isinstance(atom, Literal) else values[atom]
 
         for i, eqn in enumerate(jaxpr.eqns):
+            if not needed[i]:
+                continue  # what nothing depends on must not decide anything
             results = self._equation(eqn, [read(atom) for atom in eqn.invars])
             for var, result in zip(eqn.outvars, results, strict=True):
-                values[var] = result
+                declared: Any = var.aval
+                values[var] = result.astype(declared.dtype, copy=False)
             for atom in (*eqn.invars, *eqn.outvars):
                 if isinstance(atom, Var) and last_use.get(atom, i) == i:
                     values.pop(atom, None)
@@ -132,10 +139,15 @@ class Rounding:
             self._margin(*x)
             return [COMPARE[name](*x)]
         terms = TERMS[name](p, *x) if name in TERMS else 1
+        if name not in ROUNDED and name not in KNOWN:
+            # nothing is known of it: at most, every entry of its operands enters one sum
+            terms = max((a[0].size for a in x), default=1)
         if terms > 1:
             x = [self.blur(a, terms) if a.dtype.kind == "f" else a for a in x]
         rule = ROUNDED.get(name)
         out = [rule(p, *x)] if rule else _one_by_one(eqn, x)
+        if name not in POLES and _finite(x) and not _finite(out):
+            self.peak = math.inf  # it overflowed here; infinities that were put in are no overflow
         return [self._rounded(name, a, x, terms) for a in out]
 
     def _rounded(self, name: str, out: Array, x: list[Array], terms: int) -> Array:
@@ -160,21 +172,48 @@ class Rounding:
         return out
 
 
-def _last_uses(jaxpr: Jaxpr) -> dict[Var, int]:
-    last = {}
-    for i, eqn in enumerate(jaxpr.eqns):
-        last.update({atom: i for atom in eqn.invars if isinstance(atom, Var)})
-    last.update({atom: len(jaxpr.eqns) for atom in jaxpr.outvars if isinstance(atom, Var)})
-    return last
+def _finite(x: Sequence[Array]) -> bool:
+    return all(a.dtype.kind != "f" or bool(np.isfinite(a[0]).all()) for a in x)
+
+
+def _liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
+    """Which equations the results depend on, and the last such equation to read each value."""
+    last = {atom: len(jaxpr.eqns) for atom in jaxpr.outvars if isinstance(atom, Var)}
+    needed = [False] * len(jaxpr.eqns)
+    for i, eqn in reversed(list(enumerate(jaxpr.eqns))):
+        needed[i] = any(var in last for var in eqn.outvars)
+        if needed[i]:
+            for atom in eqn.invars:
+                if isinstance(atom, Var):
+                    last.setdefault(atom, i)
+    return needed, last
 
 
 def _one_by_one(eqn: Any, x: list[Array]) -> list[Array]:
     """A primitive without a rule here, evaluated by JAX for each sample."""
     runs = []
-    for sample in zip(*x, strict=True):
+    for sample in zip(*x, strict=True) if x else [()] * (SAMPLES + 1):
         out = eqn.primitive.bind(*sample, **eqn.params)
         runs.append(out if eqn.primitive.multiple_results else [out])
     return [np.stack([np.asarray(a) for a in column]) for column in zip(*runs, strict=True)]
+
+
+def check_numbers(jaxpr: Jaxpr) -> None:
+    """Raise `ValueError` for numbers whose rounding is not modelled: all floats are float64."""
+    for eqn in jaxpr.eqns:
+        for var in (*eqn.invars, *eqn.outvars):
+            dtype = getattr(var.aval, "dtype", None)
+            if dtype is not None and not _modelled(dtype):
+                raise ValueError(
+                    f"{eqn.primitive.name} works in {dtype}; expected float64 throughout "
+                    "(arrays made outside the twin may be float32: make them inside)"
+                )
+        for inner in jax_core.jaxprs_in_params(eqn.params):
+            check_numbers(inner)
+
+
+def _modelled(dtype: Any) -> bool:
+    return getattr(dtype, "kind", "") in "iub" or dtype == np.float64
 
 
 # --- calls, control flow, split
@@ -214,9 +253,14 @@ def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     while True:
         (go,) = r._jaxpr(p["cond_jaxpr"].jaxpr, p["cond_jaxpr"].consts, [*test, *carry])
         r._decide(go, carry)
-        if not go[0]:
+        if not go[0].any():
             return carry
-        carry = r._jaxpr(p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, [*body, *carry])
+        new = r._jaxpr(p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, [*body, *carry])
+        # mapped over a batch, each entry stops by itself
+        carry = [
+            np.where(go[0].reshape(go[0].shape + (1,) * (a.ndim - 1 - go[0].ndim)), a, old)
+            for a, old in zip(new, carry, strict=True)
+        ]
 
 
 def _cond(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:

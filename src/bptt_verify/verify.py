@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from math import prod
+from shlex import quote
 from typing import Any, NamedTuple
 
 import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis.errors import Flaky
 from numpy.typing import DTypeLike
 
 from bptt_verify import draw, subject
@@ -21,6 +24,9 @@ from bptt_verify.report import Failure, Report, Row, Verdict, versions
 from bptt_verify.tolerance import DTYPES, multiplier
 
 XLA = "twin run by XLA"
+
+MOST_GIVEN_UP = 0.2
+"""When more than this part of the cases had to be given up, nothing is said to pass."""
 
 
 def verify(
@@ -58,9 +64,10 @@ def verify(
         _draw(pair, cases, seed, check, (Phase.generate,))
     else:
         check(draw.parse(pair, case))
-    if tally.first_judged is not None:
-        tally.record({XLA: _twin_by_xla(oracle, tally.first_judged)})
     failed = tally.failed
+    for chosen in filter(None, (tally.largest, failed and failed.case)):
+        if by_xla := _twin_by_xla(oracle, chosen):
+            tally.record({XLA: by_xla})
     if failed is not None and case is None:
         failed = _shrink(oracle, failed, cases, seed, kind)
     return Report(
@@ -97,21 +104,27 @@ def judge(oracle: Oracle, case: Case, dtype: np.dtype[Any]) -> dict[str, Compari
         for name in pair.quantities()
         if name in ran.arrays and name not in oracle.unread_taps
     }
-    if answer.undecided and any(not c.ok for c in found.values()):
+    wrong = [c for c in found.values() if not c.ok]
+    if answer.undecided and wrong and not ran.problems and all(c.excusable for c in wrong):
         return None
-    found[subject.UNCHANGED] = Comparison(0.0, "", True)
-    return found | {row: Comparison(np.inf, text, True) for row, text in ran.problems.items()}
+    found[subject.UNCHANGED] = found[subject.AGAIN] = Comparison(0.0, "")
+    return found | {row: Comparison(np.inf, text) for row, text in ran.problems.items()}
 
 
-def _twin_by_xla(oracle: Oracle, case: Case) -> Comparison:
-    """The twin as XLA runs it against the twin as its jaxpr reads, in float64."""
+def _twin_by_xla(oracle: Oracle, case: Case) -> Comparison | None:
+    """The twin as XLA runs it against the twin as its jaxpr reads, in float64.
+
+    None where the two may honestly differ: at a kink, or beyond float64.
+    """
     double = np.dtype(np.float64)
     drawn = draw.realise(oracle.pair, case, double)
-    read = oracle.answer(case, drawn, double).quantities
+    read = oracle.answer(case, drawn, double)
+    if read.undecided or read.out_of_range:
+        return None
     run = oracle.run_by_xla(case, drawn)
-    found = [compare(run[name], read[name], double) for name in read]
+    found = [compare(run[name], wanted, double) for name, wanted in read.quantities.items()]
     worst = max(found, key=lambda c: c.error)
-    return worst._replace(sharp=any(c.sharp for c in found))
+    return worst._replace(sharp=True)  # the case is the subject's, the band is not in question
 
 
 class Tally:
@@ -122,7 +135,7 @@ class Tally:
         self.progress = progress
         self.judged = 0
         self.redrawn = 0
-        self.first_judged: Case | None = None
+        self.largest: Case | None = None
         self.failed: Failed | None = None
         self._worst: dict[str, Comparison] = {}
         self._cases: dict[str, int] = {}
@@ -133,7 +146,7 @@ class Tally:
             self.redrawn += 1
         else:
             self.judged += 1
-            self.first_judged = self.first_judged or case
+            self.largest = max(self.largest or case, case, key=lambda c: prod(c.sizes.values()))
             self.record(found)
             if self.failed is None:
                 self.failed = first_failed(case, found)
@@ -141,11 +154,12 @@ class Tally:
             self.progress(self.judged + self.redrawn)
 
     def record(self, found: dict[str, Comparison]) -> None:
-        """Keep the worst comparison of each row; a row is sharp once any comparison was."""
+        """Keep the worst comparison of each row; it is sharp once any was, exact while all are."""
         for name, new in found.items():
             old = self._worst.get(name, new)
             worst = new if new.error > old.error else old
-            self._worst[name] = worst._replace(sharp=old.sharp or new.sharp)
+            sharp, exact = old.sharp or new.sharp, old.exact and new.exact
+            self._worst[name] = worst._replace(sharp=sharp, exact=exact)
             self._cases[name] = self._cases.get(name, 0) + 1
 
     def rows(self, unread_taps: set[str]) -> tuple[Row, ...]:
@@ -161,10 +175,13 @@ class Tally:
             note = f"the twin does not read inputs[{name!r}]" if unread else "never compared"
         elif not found.ok:
             verdict, note = "fail", found.problem
-        elif not found.sharp:
+        elif not (found.sharp or found.exact):
             verdict, note = "inconclusive", "every band was wider than 1 % of its entry"
         else:
             verdict, note = "pass", ""
+        if verdict == "pass" and self.redrawn > MOST_GIVEN_UP * (self.redrawn + self.judged):
+            verdict = "inconclusive"
+            note = f"{self.redrawn} of {self.redrawn + self.judged} cases were given up"
         error = found.error if found else 0.0
         return Row(
             name, self.pair.equations.get(name), error, self._cases.get(name, 0), verdict, note
@@ -214,7 +231,9 @@ def _shrink(oracle: Oracle, failed: Failed, cases: int, seed: int, dtype: np.dty
             smallest = first_failed(case, found) or failed
             raise _DisagreementError
 
-    with suppress(_DisagreementError):  # Hypothesis ends with the smallest failing case
+    # Hypothesis ends with the smallest failing case; or, for a subject that does not fail the
+    # same way again, with Flaky, and then the last failure has to do
+    with suppress(_DisagreementError, Flaky):
         _draw(oracle.pair, cases, seed, check, (Phase.generate, Phase.shrink))
     return smallest
 
@@ -224,9 +243,9 @@ def _failure(pair: Pair, dtype: np.dtype[Any], failed: Failed | None) -> Failure
         return None
     case = str(failed.case)
     if pair.origin:
-        again = f'bptt verify {pair.origin} --dtype {dtype} --case "{case}"'
+        again = f"bptt verify {quote(pair.origin)} --dtype {dtype} --case {quote(case)}"
     else:
-        again = f'verify(pair, dtype="{dtype}", case="{case}")'
+        again = f"verify(pair, dtype={str(dtype)!r}, case={case!r})"
     return Failure(failed.row, failed.problem, case, again)
 
 

@@ -9,8 +9,6 @@ loss per character, the gradient clipped in norm, the learning rate falling line
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ import numpy as np
 
 from manual_bptt import model, readout, rnn, training
 from manual_bptt._door import Array
+from manual_bptt._files import replacing
 from manual_bptt.text import Split, streams
 
 FORMAT = 1
@@ -153,14 +152,8 @@ def save(path: Path, text: Split, settings: Settings, state: State) -> None:
         **{f"adam.m.{k}": v for k, v in state.adam.m.items()},
         **{f"adam.v.{k}": v for k, v in state.adam.v.items()},
     }
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: Path, text: Split) -> tuple[Settings, State]:

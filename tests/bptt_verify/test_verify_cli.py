@@ -1,4 +1,5 @@
 import json
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -53,8 +54,7 @@ def test_a_users_file_fails_with_its_case_and_the_case_fails_again(bptt):
     (again,) = [line for line in out.splitlines() if "again" in line]
     command = again.split("bptt ", 1)[1]
     assert f"{USERS}:wrong" in command
-    words = command.split('"')
-    code, out, _ = bptt(*words[0].split(), words[1])
+    code, out, _ = bptt(*shlex.split(command))
     assert code == 1
 
 

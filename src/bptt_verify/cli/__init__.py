@@ -10,6 +10,7 @@ from cyclopts import App, CycloptsError
 
 from bptt_verify.cli.console import UsageError, errors
 
+DEFECT = 70
 INTERRUPTED = 130
 USAGE = 2
 
@@ -32,6 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UsageError as error:
         errors.print(f"bptt: {error}", style="red", markup=False, soft_wrap=True)
         status = USAGE
+    except Exception:  # a defect of ours: not to be taken for a verdict
+        errors.print_exception()
+        status = DEFECT
     except KeyboardInterrupt:
         errors.print("bptt: interrupted", style="red")
         status = INTERRUPTED

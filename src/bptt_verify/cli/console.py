@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from pathlib import Path
 
 from rich.console import Console
@@ -17,6 +15,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from manual_bptt._files import replacing
 
 console = Console()
 errors = Console(stderr=True)
@@ -47,11 +47,8 @@ def write_json(path: Path, data: object) -> None:
     Raises `UsageError` when it cannot be written there.
     """
     try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
-            json.dump(data, file, indent=2, ensure_ascii=False)
-            file.write("\n")
-        os.replace(file.name, path)
+        with replacing(path) as temporary:
+            text = json.dumps(data, indent=2, ensure_ascii=False)
+            temporary.write_text(f"{text}\n", encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from rich.text import Text
 
 from bptt_verify.cli.console import UsageError, console, write_json
+from manual_bptt._files import replacing
 from manual_bptt.activations import ACTIVATIONS
 from manual_bptt.flow import error_norms
 
@@ -124,9 +124,8 @@ def _draw(path: Path, title: str, norms: Norms) -> None:
         axes.semilogy(np.arange(1, len(values) + 1), shown, label=name, color=COLOURS[name])
     axes.set(title=title, xlabel="t", ylabel="‖δ_t‖")
     axes.legend()
-    temporary = path.with_name(f".{path.name}.part{path.suffix}")
     try:
-        figure.savefig(temporary)
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            figure.savefig(temporary)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error

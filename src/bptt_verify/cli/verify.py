@@ -101,7 +101,7 @@ def _pairs(target: str | None) -> Sequence[Pair]:
         pairs = REGISTRY
     elif target in REGISTRY:
         pairs = {target: REGISTRY[target]}
-    elif ".py" in target:
+    elif target.endswith(".py") or ".py:" in target:
         try:
             return load(target)
         except LoadError as error:
