@@ -65,6 +65,11 @@ def _once(pair: Pair, case: Case, drawn: Drawn) -> Ran:
         for k, v in cotangents.items()
         if v.tobytes() != drawn.cotangents[k].tobytes()
     ]
+    changed += [
+        f"the output {k}"
+        for k, v in outputs.items()
+        if k in arrays and not _identical(v, arrays[k])
+    ]
     return Ran(arrays, {UNCHANGED: f"modified {', '.join(changed)}"} if changed else {})
 
 

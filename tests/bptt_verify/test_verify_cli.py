@@ -1,4 +1,5 @@
 import json
+import os
 import shlex
 import subprocess
 from pathlib import Path
@@ -63,6 +64,34 @@ def test_one_pair_of_a_file(bptt):
     assert bptt("verify", f"{USERS}:wrong", "--cases", 5)[0] == 1
 
 
+def test_a_file_may_use_dataclasses_annotations_and_late_imports(bptt, tmp_path):
+    (tmp_path / "helper.py").write_text("def same(x):\n    return x * 1.5\n")
+    (tmp_path / "late.py").write_text(
+        "from __future__ import annotations\n"
+        "from dataclasses import dataclass\n"
+        "from bptt_verify import Pair\n"
+        "@dataclass\n"
+        "class Kept:\n"
+        "    k: int\n"
+        "def forward(i):\n"
+        "    from helper import same\n"
+        "    return {'y': same(i['x'])}, None\n"
+        "pair = Pair(name='late', inputs={'x': 'D'}, outputs={'y': 'D'},\n"
+        "            forward=forward, twin=lambda i: {'y': i['x'] * 1.5})\n"
+    )
+    assert bptt("verify", "late.py", "--cases", 5, "--json", "r.json")[0] == 0
+    umask = os.umask(0)
+    os.umask(umask)
+    assert (tmp_path / "r.json").stat().st_mode & 0o777 == 0o666 & ~umask
+
+
+def test_a_defect_of_ours_is_no_verdict(bptt, monkeypatch):
+    monkeypatch.setattr("bptt_verify.cli.verify.table", lambda reports: 1 / 0)
+    code, _, err = bptt("verify", "update", "--cases", 2)
+    assert code == 70
+    assert "ZeroDivisionError" in err
+
+
 def test_inconclusive_is_exit_3(bptt, tmp_path):
     (tmp_path / "blind.py").write_text(
         "from bptt_verify import Pair\n"
@@ -83,6 +112,7 @@ def test_inconclusive_is_exit_3(bptt, tmp_path):
         (["verify", f"{USERS}:middling"], "no Pair 'middling'; it defines right, wrong"),
         (["verify", __file__], "defines no Pair"),
         (["verify", "broken.py"], "broken.py: SyntaxError"),
+        (["verify", "exits.py"], "exits.py: SystemExit: 0"),
         (["verify", "twin.py"], "twin: raised ZeroDivisionError"),
         (["verify", "rnn", "--cases", "0"], "--cases: expected at least 1, got 0"),
         (["verify", "rnn", "--cases", "many"], "many"),
@@ -100,6 +130,7 @@ def test_inconclusive_is_exit_3(bptt, tmp_path):
 )
 def test_what_cannot_be_used_is_one_line_and_exit_2(bptt, tmp_path, arguments, message):
     (tmp_path / "broken.py").write_text("def\n")
+    (tmp_path / "exits.py").write_text("raise SystemExit(0)\n")
     (tmp_path / "twin.py").write_text(
         "from bptt_verify import Pair\n"
         "pair = Pair(name='t', inputs={'x': 'D'}, outputs={'y': 'D'},\n"

@@ -97,7 +97,7 @@ READOUT = {
     "o aliased and modified (a widely copied gradient check)": (
         "dz = np.zeros_like(o)  # (T, B, C)",
         "dz = o",
-        {"o", "delta_z", "dV", "dc", "ds"},
+        {"inputs unchanged", "delta_z", "dV", "dc", "ds"},
     ),
     "the target not subtracted (textbook)": (
         "dz[(*at, targets[at])] -= 1",

@@ -81,6 +81,13 @@ FUNCTIONS = {
     ),
     "cond": (lambda x, i: lax.cond(i[0, 0] > 0, jnp.sin, jnp.cos, x), A, INTS),
     "switch": (lambda x, i: lax.switch(i[1, 3], [jnp.sin, jnp.cos, jnp.tanh], x), A, INTS),
+    "mapped while": (
+        jax.vmap(lambda x: lax.while_loop(lambda c: c < 9.0, lambda c: c * 2, abs(x) + 1)),
+        A[0],
+    ),
+    "diagonal": (lambda x: jnp.diag(x[0]) + jnp.diag(jnp.diag(x[:, :3])).sum(), A),
+    "small integers": (lambda i: i.astype(jnp.int8) @ i.astype(jnp.int8).T, INTS),
+    "masked softmax": (lambda x: jax.nn.softmax(jnp.where(x > 0, x, -jnp.inf), where=x > 0), A),
     "jit": (lambda x: jax.jit(lambda y: y @ y.T)(x), A),
     "checkpoint": (lambda x: jax.grad(lambda y: jax.checkpoint(jnp.sin)(y).sum())(x), A),
     "vmap": (jax.vmap(lambda x, m: jnp.tanh(m.T @ x), (0, None)), A, M),

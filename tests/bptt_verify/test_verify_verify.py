@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verify import Index, Pair, verify
+from bptt_verify import Index, Pair, primitives, verify
 from bptt_verify.subject import AGAIN, UNCHANGED
 from bptt_verify.verify import XLA
 
@@ -284,6 +284,172 @@ def test_a_band_that_sees_nothing_is_inconclusive():
         "inconclusive",
         "every band was wider than 1 % of its entry",
     )
+
+
+def test_cases_given_up_hide_no_wrong_shape_and_too_many_are_no_pass():
+    def twin(i):
+        return {"y": jnp.where(jax.nn.softmax(i["x"]).sum() > 1, 2 * i["x"], 2 * i["x"])}
+
+    def forward(factor, shape=()):
+        return lambda i: ({"y": (factor * i["x"]).reshape(*shape, -1)}, None)
+
+    pair = Pair(name="n", inputs={"x": "D"}, outputs={"y": "D"}, forward=forward(2), twin=twin)
+    assert verify(pair, cases=60).ok
+    wrong = verify(dataclasses.replace(pair, forward=forward(3)), cases=60)
+    assert wrong.verdict != "pass"
+    shape = verify(dataclasses.replace(pair, forward=forward(3, (1,))), cases=60)
+    assert shape.redrawn == 0
+
+
+def test_zeros_are_no_evidence():
+    def blind(x, y):
+        return ((x + 1e20) - 1e20) * y
+
+    pair = Pair(
+        name="blind",
+        inputs={"x": "D", "y": "D"},
+        outputs={"z": "D"},
+        forward=lambda i: ({"z": blind(i["x"], i["y"])}, i),
+        backward=lambda i, d: {"x": 17 * i["y"] * d["z"], "y": 17 * i["x"] * d["z"]},
+        twin=lambda i: {"z": blind(i["x"], i["y"])},
+    )
+    assert verify(pair, cases=60).verdict != "pass"
+
+
+def test_a_row_that_is_always_exactly_zero_passes():
+    pair = changed(
+        inputs={"x": "B D", "w": "H D", "unused": "D"},
+        backward=lambda c, d: {**backward(c, d), "unused": np.zeros(c[0].shape[1], c[0].dtype)},
+    )
+    assert verify(pair, cases=20).ok
+
+
+def test_an_output_repaired_by_backward_is_seen():
+    def late(i):
+        outputs, kept = forward(i)
+        right = kept[2].copy()
+        outputs["y"][...] = 7
+        return outputs, (*kept[:2], right, outputs["y"])
+
+    def repair(cache, d):
+        cache[3][...] = cache[2]
+        return backward(cache[:3], d)
+
+    found = failing(verify(changed(forward=late, backward=repair), cases=5))
+    assert "y" in found
+    assert found[UNCHANGED] == "modified the output y"
+
+
+def test_a_buffer_that_is_never_cleared_is_seen_by_the_second_call():
+    buffers = {}
+
+    def dirty(cache, d):
+        g = backward(cache, d)
+        buffer = buffers.setdefault((*g["w"].shape, g["w"].tobytes()), np.zeros_like(g["w"]))
+        buffer += g["w"]
+        return {**g, "w": buffer}
+
+    report = verify(changed(backward=dirty), cases=20)
+    assert "differs in dw" in failing(report)[AGAIN]
+
+
+def test_a_subject_that_is_different_every_time_ends_in_a_report():
+    noise = np.random.default_rng(0)
+
+    def restless(cache, d):
+        g = backward(cache, d)
+        return {**g, "w": g["w"] * noise.normal()}
+
+    report = verify(changed(backward=restless), cases=20)
+    assert report.verdict == "fail"
+    assert report.first_failure is not None
+
+
+def test_a_subject_that_exits_or_plays_with_its_arguments_ends_in_a_report():
+    def exits(*_):
+        raise SystemExit(0)
+
+    assert "SystemExit" in failing(verify(changed(forward=exits), cases=2))["forward"]
+
+    def plays(i):
+        result = forward(i)
+        i["more"] = 3
+        i.pop("x")
+        return result
+
+    assert verify(changed(forward=plays), cases=5).ok
+
+
+def test_attention_under_a_mask_of_infinities_is_judged():
+    def attend(i, np_, softmax):
+        s = np_.where(np_.tril(np_.ones((len(i["q"]),) * 2)) > 0, i["q"] @ i["k"].T, -np_.inf)
+        return {"y": softmax(s) @ i["k"]}
+
+    def softmax(s):
+        e = np.exp(s - s.max(-1, keepdims=True))
+        return e / e.sum(-1, keepdims=True)
+
+    pair = Pair(
+        name="attention",
+        inputs={"q": "T D", "k": "T D"},
+        outputs={"y": "T D"},
+        forward=lambda i: (attend(i, np, softmax), None),
+        twin=lambda i: attend(i, jnp, jax.nn.softmax),
+    )
+    report = verify(pair, cases=60)
+    assert report.ok
+    assert report.redrawn == 0
+
+
+@pytest.mark.parametrize(
+    ("wrong_twin", "message"),
+    [
+        (lambda i: {"y": jnp.tanh(i["x"] @ i["w"].T + OUTSIDE)}, "float32"),
+        (lambda i: {"y": jnp.fft.fft(i["x"] @ i["w"].T).real}, "complex128"),
+    ],
+)
+def test_numbers_without_a_rounding_model_are_refused(wrong_twin, message):
+    with pytest.raises(ValueError, match=f"pair 'dense': twin: .*{message}"):
+        verify(changed(twin=wrong_twin), cases=2)
+
+
+OUTSIDE = jnp.array([0.1])
+
+
+def test_a_convolution_is_within_its_band():
+    pair = Pair(
+        name="convolution",
+        inputs={"x": "T", "k": "K"},
+        outputs={"y": "T"},
+        forward=lambda i: ({"y": np.convolve(i["x"], i["k"])[: len(i["x"])]}, None),
+        twin=lambda i: {"y": jnp.convolve(i["x"], i["k"])[: len(i["x"])]},
+    )
+    assert verify(pair, cases=60, dtype="float32").ok
+
+
+def test_a_tap_that_is_read_from_two_steps_on_is_read():
+    def twin(i):
+        x = i["x"] if len(i["x"]) == 1 else i["x"] + i["delta"]
+        return {"y": x * 2}
+
+    pair = Pair(
+        name="late",
+        inputs={"x": "T"},
+        outputs={"y": "T"},
+        taps={"delta": "T"},
+        forward=lambda i: ({"y": i["x"] * 2}, len(i["x"])),
+        backward=lambda n, d: {"x": d["y"] * 2, "delta": d["y"] * 2 * (n > 1)},
+        twin=twin,
+    )
+    assert verify(pair, cases=40).ok
+
+
+def test_a_wrong_rule_of_the_interpreter_is_not_blamed_on_the_subject_alone(monkeypatch):
+    monkeypatch.setitem(primitives.EXACT, "neg", lambda p, x: x)
+    negative = changed(
+        twin=lambda i: {"y": jnp.tanh(i["x"] @ i["w"].T) * 2 + -jnp.tanh(i["x"] @ i["w"].T)}
+    )
+    assert XLA in failing(verify(negative, cases=20))
 
 
 def test_progress_is_told():
