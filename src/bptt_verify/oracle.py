@@ -54,15 +54,20 @@ class Oracle:
         self.unread_taps = set(pair.taps)
         """Taps that the twin does not add to anything, so that it has no opinion on them."""
 
-    def answer(self, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Answer:
+    def answer(
+        self, case: Case, drawn: Drawn, dtype: np.dtype[Any], *, flushes: bool = False
+    ) -> Answer:
         """The twin's quantities for the case, σ for the dtype under test.
+
+        With `flushes`, σ is that of a program that takes subnormal numbers for 0.
 
         Raises `ValueError` when the twin raises or returns something else than the pair declares.
         """
         arguments = self._arguments(case, drawn)
         with jax.enable_x64(True):
             closed = self._trace(case, arguments)
-            rounding = Rounding(dtype, np.random.default_rng([case.seed, 2]), self.margin)
+            rng = np.random.default_rng([case.seed, 2])
+            rounding = Rounding(dtype, rng, self.margin, flushes=flushes)
             found = rounding.run(closed, jax.tree.leaves(arguments))
         quantities = {n: Expected(*pair) for n, pair in zip(self._names(), found, strict=True)}
         out_of_range = rounding.peak > float(np.finfo(dtype).max)

@@ -48,15 +48,23 @@ class Rounding:
         dtype: the dtype under test.
         rng: where the noise comes from.
         margin: a comparison closer than this many σ counts as undecided.
+        flushes: subnormal numbers may be taken for 0, as XLA does.
     """
 
-    def __init__(self, dtype: np.dtype[Any], rng: np.random.Generator, margin: float) -> None:
+    def __init__(
+        self,
+        dtype: np.dtype[Any],
+        rng: np.random.Generator,
+        margin: float,
+        *,
+        flushes: bool = False,
+    ) -> None:
         info = np.finfo(dtype)
         self.u = float(info.eps) / 2
         # Noise of the size of u would be rounded away in float64, where everything is computed:
         # there it is drawn larger, and σ is scaled back (both are small, so σ is linear in it).
         self.magnified = 16 if dtype == np.float64 else 1
-        self.smallest = float(info.smallest_subnormal)
+        self.smallest = float(info.smallest_normal if flushes else info.smallest_subnormal)
         self.rng = rng
         self.margin = margin
         self.undecided = False

@@ -118,7 +118,7 @@ def _twin_by_xla(oracle: Oracle, case: Case) -> Comparison | None:
     """
     double = np.dtype(np.float64)
     drawn = draw.realise(oracle.pair, case, double)
-    read = oracle.answer(case, drawn, double)
+    read = oracle.answer(case, drawn, double, flushes=True)
     if read.undecided or read.out_of_range:
         return None
     run = oracle.run_by_xla(case, drawn)

@@ -162,6 +162,15 @@ def test_tiny_values_keep_a_sigma():
     assert (sigma >= np.finfo(np.float32).smallest_subnormal / 10).all()
 
 
+def test_where_subnormals_are_flushed_they_are_within_their_sigma():
+    tiny = np.full(4, 1.5e-310)
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(lambda x: x * 1.1)(tiny)
+    rounding = Rounding(F64, np.random.default_rng(0), margin=32, flushes=True)
+    ((value, sigma),) = rounding.run(closed, [tiny])
+    assert (value <= 32 * sigma).all()
+
+
 def test_a_comparison_within_rounding_is_undecided_and_an_exact_tie_is_not():
     third = np.array([1 / 3])
     slope = jax.grad(lambda x, b: jax.nn.relu(x * 3 - b).sum())
