@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -69,6 +69,14 @@ class Pair:
             and they get no cotangent.
         options: for each keyword of `forward` and `twin`, the values to draw from.
         equations: for a quantity ("s", "dW", "delta") its place in the derivation.
+        states: for each input that is a state before the first step, the output or probe that holds
+            that state after each step, such as `{"s0": "s"}`; then steps can be looked at one by
+            one.
+        time, batch, hidden: the letters that count steps, sequences and hidden units; None when
+            the pair has no such axis.
+        untied: `twin` with weights of their own at every step: every float input without the
+            letters of time and batch has a leading axis of time.
+        without: names of properties (`bptt_verify.properties`) that do not apply to this pair.
         origin: how a command names this pair; set by what loads it.
 
     Raises `ValueError` for a shape that cannot be read, for a name used twice, and for a letter
@@ -85,6 +93,12 @@ class Pair:
     probes: Mapping[str, str] = field(default_factory=dict)
     options: Mapping[str, Sequence[Any]] = field(default_factory=dict)
     equations: Mapping[str, Equation] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
+    time: str | None = "T"
+    batch: str | None = "B"
+    hidden: str | None = "H"
+    untied: Callable[..., Any] | None = None
+    without: Collection[str] = ()
     origin: str | None = None
 
     def __post_init__(self) -> None:
@@ -122,6 +136,18 @@ class Pair:
             if len({str(v) for v in values}) != len(values) or not values:
                 raise error(
                     f"option {option!r}: expected values that print differently, got {values}"
+                )
+        for state, after in self.states.items():
+            shapes = {**self.outputs, **self.probes}
+            if state not in self.floats:
+                raise error(f"states: expected inputs of floats as keys, got {state!r}")
+            if after not in shapes or shapes[after].split() != [
+                str(self.time),
+                *self.floats[state].split(),
+            ]:
+                raise error(
+                    f"states[{state!r}]: expected an output or probe of shape "
+                    f"'{self.time} {self.floats[state]}', got {after!r}"
                 )
         free = set(letters(map(Shape, out))) - set(self.letters())
         if free:
