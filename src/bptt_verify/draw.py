@@ -12,9 +12,10 @@ all-zero one only stands beside others.
 
 from __future__ import annotations
 
+import random
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -74,27 +75,48 @@ class Drawn:
 
 
 def cases(pair: Pair, largest: int = LARGEST) -> st.SearchStrategy[Case]:
-    """Random cases of a pair."""
-    fills = {
-        name: st.sampled_from(CARRIES if Shape(shape).is_recurrent else VALUES)
+    """Random cases of a pair.
+
+    How the arrays are filled is read off one number, `mix`: drawing a choice for each costs more
+    than running the case. A mix of 0 is the plain filling, so that is what it shrinks to.
+    """
+    letters = pair.letters()
+    kinds = {
+        name: CARRIES if Shape(shape).is_recurrent else VALUES
         for name, shape in pair.floats.items()
     }
-    cotangents = _fill_names(pair)
-    kinds = COTANGENTS if len(cotangents) == 1 else SPARE_COTANGENTS
-    fills |= {name: st.sampled_from(kinds) for name in cotangents}
-    # every value on the grid: only then do sums meet a kink at exactly 0
-    gridded = dict.fromkeys(pair.floats, "grid")
-    return st.builds(
-        Case,
-        sizes=st.fixed_dictionaries({x: st.integers(1, largest) for x in pair.letters()}),
-        options=st.fixed_dictionaries({k: st.sampled_from(v) for k, v in pair.options.items()}),
-        fills=st.builds(
-            lambda mixed, all_on_grid: {**mixed, **gridded} if all_on_grid else mixed,
-            st.fixed_dictionaries(fills),
-            st.sampled_from([False, False, False, False, True]),
-        ),
-        seed=st.integers(0, 2**32 - 1),
-    ).filter(lambda case: not cotangents or any(case.fills[n] != "zeros" for n in cotangents))
+    names = _fill_names(pair)
+    cotangents = dict.fromkeys(names, COTANGENTS if len(names) == 1 else SPARE_COTANGENTS)
+    plain = dict.fromkeys([*kinds, *names], "normal:0")
+
+    def fills(mix: int) -> dict[str, str]:
+        if mix == 0:
+            return plain
+        rng = random.Random(mix)
+        # every value on the grid: only then do sums meet a kink at exactly 0
+        on_grid = rng.random() < 0.2
+        found = {name: "grid" if on_grid else rng.choice(kinds[name]) for name in kinds}
+        found |= {name: rng.choice(cotangents[name]) for name in names}
+        if names and all(found[name] == "zeros" for name in names):
+            found[rng.choice(names)] = "normal:0"
+        return found
+
+    def build(numbers: tuple[Any, ...]) -> Case:
+        mix, seed, *rest = numbers
+        sizes = dict(zip(letters, rest, strict=False))
+        options = dict(zip(pair.options, rest[len(letters) :], strict=True))
+        return Case(sizes, options, fills(mix), seed)
+
+    size, number = st.integers(1, largest), st.integers(0, 2**32 - 1)
+    chosen = [st.sampled_from(list(values)) for values in pair.options.values()]
+    return st.tuples(number, number, *[size] * len(letters), *chosen).map(build)
+
+
+def plainer(case: Case) -> Iterator[Case]:
+    """The case with one array after the other filled plainly."""
+    for name, kind in case.fills.items():
+        if kind != "normal:0":
+            yield replace(case, fills={**case.fills, name: "normal:0"})
 
 
 def parse(pair: Pair, text: str) -> Case:

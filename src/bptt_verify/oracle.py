@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from numpy.typing import NDArray
 
 from bptt_verify.draw import Case, Drawn
+from bptt_verify.padding import cropped, padded
 from bptt_verify.pair import Pair
 from bptt_verify.rounding import Rounding, check_numbers
 from bptt_verify.shapes import Shape
@@ -18,8 +22,8 @@ from bptt_verify.shapes import Shape
 Array = NDArray[Any]
 
 
-KEPT = 64
-"""Traces kept for the next case of the same shape; fresh shapes are the rule."""
+KEPT = 256
+"""Traces kept for the next case of the same shape."""
 
 
 class Expected(NamedTuple):
@@ -63,20 +67,52 @@ class Oracle:
 
         Raises `ValueError` when the twin raises or returns something else than the pair declares.
         """
-        arguments = self._arguments(case, drawn)
+        (answer,) = self.answers([case], [drawn], dtype, case.sizes, flushes=flushes)
+        return answer
+
+    def answers(
+        self,
+        cases: Sequence[Case],
+        drawn: Sequence[Drawn],
+        dtype: np.dtype[Any],
+        ceiling: Mapping[str, int],
+        *,
+        flushes: bool = False,
+    ) -> list[Answer]:
+        """The same for several cases side by side, each padded with zeros to the ceiling sizes.
+
+        The options of all are those of the first. A size may be below the ceiling only in letters
+        whose padding changes nothing (`bptt_verify.padding`).
+
+        Raises `MixedError` when the cases take different branches of the twin.
+        """
+        arguments = self._arguments(cases, drawn, ceiling)
+        shape = replace(cases[0], sizes=ceiling)
         with jax.enable_x64(True):
-            closed = self._trace(case, arguments)
-            rng = np.random.default_rng([case.seed, 2])
-            rounding = Rounding(dtype, rng, self.margin, flushes=flushes)
-            found = rounding.run(closed, jax.tree.leaves(arguments))
-        quantities = {n: Expected(*pair) for n, pair in zip(self._names(), found, strict=True)}
-        out_of_range = rounding.peak > float(np.finfo(dtype).max)
-        return Answer(quantities, rounding.undecided, out_of_range)
+            closed = self._trace(shape, arguments)
+            rng = np.random.default_rng([cases[0].seed, 2])
+            rounding = Rounding(dtype, rng, self.margin, cases=len(cases), flushes=flushes)
+            leaves = jax.tree.leaves(arguments)
+            found = dict(zip(self._names(), rounding.run(closed, leaves), strict=True))
+        out_of_range = rounding.peak > float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+        shapes = {name: Shape(text) for name, text in self.pair.shapes().items()}
+        return [
+            Answer(
+                {
+                    name: Expected(*(cropped(a[k], shapes[name], case.sizes) for a in both))
+                    for name, both in found.items()
+                },
+                bool(rounding.undecided[k]),
+                bool(out_of_range[k]),
+            )
+            for k, case in enumerate(cases)
+        ]
 
     def run_by_xla(self, case: Case, drawn: Drawn) -> dict[str, Array]:
         """The same quantities in float64, compiled and run by XLA."""
         with jax.enable_x64(True):
-            results = jax.jit(self._program(case))(*self._arguments(case, drawn))
+            arguments = _first(self._arguments([case], [drawn], case.sizes))
+            results = jax.jit(self._program(case))(*arguments)
             values = [np.asarray(r) for r in jax.tree.leaves(results)]
         return dict(zip(self._names(), values, strict=True))
 
@@ -88,16 +124,28 @@ class Oracle:
             return forward
         return [*forward, *(f"d{n}" for n in sorted(pair.differentiable)), *sorted(pair.taps)]
 
-    def _arguments(self, case: Case, drawn: Drawn) -> tuple[dict[str, Array], ...]:
-        """Floats as float64, and zeros for the taps."""
-        real = {k: drawn.inputs[k].astype(np.float64) for k in self.pair.floats}
-        other = {
-            k: v.astype(np.float64) if v.dtype.kind == "f" else v
-            for k, v in drawn.inputs.items()
-            if k not in real
+    def _arguments(
+        self, cases: Sequence[Case], drawn: Sequence[Drawn], ceiling: Mapping[str, int]
+    ) -> tuple[dict[str, Array], ...]:
+        """Floats as float64, and zeros for the taps; the first axis counts the cases."""
+        pair = self.pair
+
+        def stacked(text: str, arrays: Sequence[Array]) -> Array:
+            return padded(arrays, Shape(text), [case.sizes for case in cases], ceiling)
+
+        inputs = {
+            name: stacked(
+                spec if isinstance(spec, str) else spec.shape, [d.inputs[name] for d in drawn]
+            )
+            for name, spec in pair.inputs.items()
         }
-        taps = {k: np.zeros(Shape(s).sized(case.sizes)) for k, s in self.pair.taps.items()}
-        cotangents = {k: v.astype(np.float64) for k, v in drawn.cotangents.items()}
+        real = {k: inputs[k] for k in pair.floats}
+        other = {k: v for k, v in inputs.items() if k not in real}
+        taps = {k: np.zeros((len(cases), *Shape(s).sized(ceiling))) for k, s in pair.taps.items()}
+        cotangents = {
+            k: stacked(pair.outputs[k], [d.cotangents[k] for d in drawn])
+            for k in drawn[0].cotangents
+        }
         return real, other, taps, cotangents
 
     def _trace(self, case: Case, arguments: tuple[dict[str, Array], ...]) -> ClosedJaxpr:
@@ -106,6 +154,7 @@ class Oracle:
             if len(self._traced) >= KEPT:
                 del self._traced[next(iter(self._traced))]
             program = self._program(case)
+            arguments = _first(arguments)
             closed = jax.make_jaxpr(program)(*arguments)
             try:
                 check_numbers(closed.jaxpr)
@@ -163,3 +212,8 @@ class Oracle:
         used |= {a for a in closed.jaxpr.outvars if not hasattr(a, "val")}
         tapped = zip(sorted(taps), closed.jaxpr.invars, strict=True)
         self.unread_taps -= {name for name, var in tapped if var in used}
+
+
+def _first(arguments: tuple[dict[str, Array], ...]) -> tuple[dict[str, Array], ...]:
+    """The arguments of the first case."""
+    return tuple({name: a[0] for name, a in group.items()} for group in arguments)

@@ -170,9 +170,17 @@ class Pair:
 
         Probes and outputs, then taps, then gradients ("d" + input).
         """
-        taps = [] if self.backward is None else [*self.taps]
         gradients = [f"d{name}" for name in self.differentiable]
-        return [*self.probes, *self.outputs, *taps, *gradients]
+        return [*self.probes, *self.outputs, *self._taps, *gradients]
+
+    def shapes(self) -> dict[str, str]:
+        """The shape of each quantity, by letter."""
+        gradients = {f"d{name}": text for name, text in self.differentiable.items()}
+        return {**self.probes, **self.outputs, **self._taps, **gradients}
+
+    @property
+    def _taps(self) -> Mapping[str, str]:
+        return {} if self.backward is None else self.taps
 
     def letters(self) -> list[str]:
         """The letters that need a size: those of the inputs."""

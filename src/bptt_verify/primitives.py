@@ -19,12 +19,6 @@ Array = NDArray[Any]
 SAMPLES = 16
 
 
-def sampled(value: Any) -> Array:
-    """The same value in every sample."""
-    a = np.asarray(value)
-    return np.broadcast_to(a, (SAMPLES + 1, *a.shape))
-
-
 def align(x: list[Array]) -> list[Array]:
     """Scalars among arrays get trailing axes: NumPy would take the axis of the samples for one."""
     rank = max(a.ndim for a in x)
@@ -86,12 +80,10 @@ EXACT: dict[str, Rule] = {
     "concatenate": lambda p, *x: np.concatenate(x, axis=p["dimension"] + 1),
     "convert_element_type": lambda p, x, *_: x.astype(p["new_dtype"]),
     "copy": lambda p, x: x,
-    "iota": lambda p: sampled(
-        _broadcast_in_dim(
-            {"shape": p["shape"], "broadcast_dimensions": (p["dimension"],)},
-            np.arange(p["shape"][p["dimension"]], dtype=p["dtype"])[None],
-        )[0]
-    ),
+    "iota": lambda p: _broadcast_in_dim(
+        {"shape": p["shape"], "broadcast_dimensions": (p["dimension"],)},
+        np.arange(p["shape"][p["dimension"]], dtype=p["dtype"])[None],
+    )[0],
     "and": lambda p, a, b: a & b,
     "or": lambda p, a, b: a | b,
     "xor": lambda p, a, b: a ^ b,
@@ -176,9 +168,8 @@ ROUNDED: dict[str, Rule] = {
 }
 
 
-def _dot_terms(p: dict[str, Any], a: Array, b: Array) -> int:
-    return math.prod(a.shape[i + 1] for i in p["dimension_numbers"][0][0])
-
+# Whose terms are products of two factors.
+PRODUCTS = {"dot_general"}
 
 # Left to JAX, and exact: they move or choose values.
 MOVED = {
@@ -206,13 +197,18 @@ ELEMENTWISE = {
     *("and", "or", "xor", "max", "min", "clamp", "select_n"),
 }
 
-# How many terms a primitive adds up. Its operands get √terms of the noise, which is what terms of
-# either sign make of it, and so does the result: terms of one sign make partial sums as large.
-TERMS: dict[str, Callable[..., int]] = {
-    "dot_general": _dot_terms,
-    "reduce_sum": lambda p, x: math.prod(x.shape[i] for i in _axes(p["axes"])),
+# How many terms a primitive adds up at most, for each case, given which entries of its operands
+# are not zero. Its operands get √terms of the noise, which is what terms of either sign make of it,
+# and so does the result: terms of one sign make partial sums as large.
+TERMS: dict[str, Callable[..., Array | int]] = {
+    "dot_general": lambda p, a, b: _most(_dot_general(p, a.astype(float), b.astype(float))),
+    "reduce_sum": lambda p, x: _most(x.sum(axis=_axes(p["axes"]))),
     "cumsum": lambda p, x: x.shape[p["axis"] + 1],
     "cumlogsumexp": lambda p, x: x.shape[p["axis"] + 1],
     "scatter-add": lambda p, x, at, updates: math.prod(updates.shape[1:]),
     "scatter_add": lambda p, x, at, updates: math.prod(updates.shape[1:]),
 }
+
+
+def _most(counts: Array) -> Array:
+    return np.maximum(counts.reshape(len(counts), -1).max(axis=1, initial=1), 1)

@@ -53,6 +53,8 @@ class Report:
     disagreement within rounding of a kink, where either branch is honest."""
     seconds: float
     rows: tuple[Row, ...]
+    failed_at: int | None
+    """The number of the first case that failed, counted from 1."""
     first_failure: Failure | None
     versions: dict[str, str]
 

@@ -9,7 +9,8 @@ there. A sum over k terms gets √k of the noise: the subject may add them in an
 NumPy evaluates the jaxpr: a fresh shape costs no compilation, and XLA is not trusted with its own
 check. What NumPy has no rule for here is handed to JAX, one primitive at a time.
 
-Every value carries the samples as its first axis; entry 0 there is the unperturbed run.
+Every value carries cases and samples as its first axis: the samples of the first case, then those
+of the second. The first sample of each case is the unperturbed run.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from jax.extend import core as jax_core
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
@@ -30,24 +32,32 @@ from bptt_verify.primitives import (
     KNOWN,
     MOVED,
     POLES,
+    PRODUCTS,
     ROUNDED,
     SAMPLES,
     STEPPED,
     TERMS,
     align,
-    sampled,
 )
 
 Array = NDArray[Any]
 
+SHEET = np.random.default_rng(0).uniform(-1, 1, 2**18)
+"""Random numbers; which of them an operation gets is drawn anew each time."""
+
+
+class MixedError(Exception):
+    """Cases of one batch go different ways through the twin: evaluate them one by one."""
+
 
 class Rounding:
-    """One noisy evaluation; after it, `undecided` and `peak` say how far it can be trusted.
+    """One noisy evaluation of several cases; `undecided` and `peak` say how far to trust each.
 
     Args:
         dtype: the dtype under test.
         rng: where the noise comes from.
         margin: a comparison closer than this many σ counts as undecided.
+        cases: how many cases are evaluated side by side, all of the same shapes.
         flushes: subnormal numbers may be taken for 0, as XLA does.
     """
 
@@ -57,9 +67,10 @@ class Rounding:
         rng: np.random.Generator,
         margin: float,
         *,
+        cases: int = 1,
         flushes: bool = False,
     ) -> None:
-        info = np.finfo(dtype)
+        info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
         self.u = float(info.eps) / 2
         # Noise of the size of u would be rounded away in float64, where everything is computed:
         # there it is drawn larger, and σ is scaled back (both are small, so σ is linear in it).
@@ -67,56 +78,99 @@ class Rounding:
         self.smallest = float(info.smallest_normal if flushes else info.smallest_subnormal)
         self.rng = rng
         self.margin = margin
-        self.undecided = False
+        self.cases = cases
+        self.undecided = np.zeros(cases, np.bool_)
         """A comparison of floats came out within rounding of its tie (the kink of relu)."""
-        self.peak = 0.0
+        self.peak = np.zeros(cases)
         """The largest magnitude met on the way."""
 
     def run(
         self, closed: ClosedJaxpr, arguments: Sequence[Array]
     ) -> list[tuple[Array, NDArray[np.float64]]]:
-        """The outputs of the jaxpr, each with its σ."""
+        """The outputs of the jaxpr, each with its σ; the first axis of all counts the cases."""
         with np.errstate(all="ignore"):  # infinities and NaN are looked at where they matter
-            arrays = self._jaxpr(closed.jaxpr, closed.consts, [sampled(a) for a in arguments])
-            return [(a[0], self.sigma(a)) for a in arrays]
+            spread = [np.repeat(a, SAMPLES + 1, axis=0) for a in arguments]
+            arrays = self._jaxpr(closed.jaxpr, closed.consts, spread)
+            return [(self.apart(a)[:, 0], self.sigma(a)) for a in arrays]
 
-    def sigma(self, samples: Array) -> NDArray[np.float64]:
+    def apart(self, x: Array) -> Array:
+        """Cases and samples, which share the first axis, on axes of their own."""
+        return x.reshape(self.cases, SAMPLES + 1, *x.shape[1:])
+
+    def sampled(self, value: Any) -> Array:
+        """The same value in every case and sample."""
+        a = np.asarray(value)
+        return np.broadcast_to(a, (self.cases * (SAMPLES + 1), *a.shape))
+
+    def sigma(self, x: Array) -> NDArray[np.float64]:
         """σ of each entry: the root mean square distance of the samples from the first run."""
-        if samples.dtype.kind != "f":
-            return np.zeros(samples.shape[1:])
-        distance = np.abs(samples[1:] - samples[:1])
-        distance[samples[1:] == samples[:1]] = 0  # infinities too
-        # a sample that left the domain, of a root say: so may the subject, and no band tells
-        astray = ~np.isfinite(distance) & np.isfinite(samples[:1])
-        self.undecided |= bool(astray.any())
-        distance[astray] = np.inf
-        largest = distance.max(axis=0)
+        samples = self.apart(x)
+        if x.dtype.kind != "f":
+            return np.zeros((self.cases, *x.shape[1:]))
+        base = samples[:, :1]
+        distance = np.abs(samples[:, 1:] - base)
+        largest = distance.max(axis=1)
+        if not np.isfinite(largest).all():
+            distance[samples[:, 1:] == base] = 0  # infinities too
+            # a sample that left the domain, of a root say: so may the subject, and no band tells
+            astray = ~np.isfinite(distance) & np.isfinite(base)
+            self.undecided |= self.any_entry(astray)
+            distance[astray] = np.inf
+            largest = distance.max(axis=1)
         # squares of tiny distances would underflow
         scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
-        return largest * np.sqrt(np.mean(np.square(distance / scale), axis=0)) / self.magnified
+        distance /= scale[:, None]
+        return largest * np.sqrt(np.mean(np.square(distance), axis=1)) / self.magnified
 
-    def blur(self, x: Array, terms: int = 1) -> Array:
+    def any_entry(self, x: Array) -> NDArray[np.bool_]:
+        """For each case, whether any entry is true."""
+        return np.asarray(x.reshape(self.cases, -1).any(axis=1))
+
+    def blur(self, x: Array, terms: NDArray[np.float64] | None = None) -> Array:
         """Each sample but the first, moved relatively by up to u times √terms; zeros stay."""
-        noise = self.rng.random(x.shape)  # uniform: bounded away from 0, two could only cancel
-        noise -= 0.5
-        noise *= 2 * self.magnified * math.sqrt(terms)
-        noise[0] = 0
-        size = np.abs(x)
-        finite = np.isfinite(size)
-        self.peak = max(self.peak, float(size.max(initial=0, where=finite)))
-        tiny = (size < self.smallest / self.u) & (x != 0)
-        out: Array = np.where(finite, x + self.u * noise * x, x)
+        rows = self.apart(x)
+        base = rows[:, 0]
+        size = np.abs(base).reshape(self.cases, -1)
+        highest = size.max(axis=1, initial=0)
+        if not np.isfinite(highest).all():
+            highest = size.max(axis=1, initial=0, where=size < np.inf)
+        np.maximum(self.peak, highest, out=self.peak)
+        noise = self._noise(rows.shape)
+        if terms is None:
+            out = noise * (self.magnified * self.u)
+        else:
+            reach = self.magnified * self.u * np.sqrt(terms)
+            out = noise * reach.reshape(self.cases, *(1,) * x.ndim)
+        tiny = size < self.smallest / self.u
         if tiny.any():  # gradual underflow: the error there is absolute
-            out += np.where(tiny, noise * self.smallest, 0)
-        return out
+            tiny &= size > 0
+            absolute = np.where(tiny.reshape(base.shape)[:, None], out, 0)
+        out += 1
+        out *= rows
+        if tiny.any():
+            out += absolute * (self.smallest / self.u)
+        out[:, 0] = base
+        return out.reshape(x.shape)
+
+    def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
+        """Uniform in ±1: bounded away from 0, two such could only cancel.
+
+        Read from a fixed sheet of random numbers at a random place: drawing them costs more than
+        all the arithmetic.
+        """
+        n = math.prod(shape)
+        if n >= SHEET.size // 4:
+            return self.rng.uniform(-1, 1, shape)
+        at = int(self.rng.integers(SHEET.size - n))
+        return SHEET[at : at + n].reshape(shape)
 
     def _jaxpr(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: list[Array]) -> list[Array]:
         needed, last_use = _liveness(jaxpr)
         values: dict[Var, Array] = dict(zip(jaxpr.invars, arguments, strict=True))
-        values.update(zip(jaxpr.constvars, map(sampled, consts), strict=True))
+        values.update(zip(jaxpr.constvars, map(self.sampled, consts), strict=True))
 
         def read(atom: Var | Literal) -> Array:
-            return sampled(atom.val) if isinstance(atom, Literal) else values[atom]
+            return self.sampled(atom.val) if isinstance(atom, Literal) else values[atom]
 
         for i, eqn in enumerate(jaxpr.eqns):
             if not needed[i]:
@@ -142,23 +196,39 @@ class Rounding:
             return SEVERAL[name](self, p, x)
         if name in EXACT:
             moved = EXACT[name](p, *x)
+            if not x:  # made from nothing: the same everywhere
+                return [self.sampled(moved)]
             return [moved if moved.dtype.kind == "f" else self._decide(moved, x)]
         if name in COMPARE:
             self._margin(*x)
             return [COMPARE[name](*x)]
-        terms = TERMS[name](p, *x) if name in TERMS else 1
-        if name not in ROUNDED and name not in KNOWN:
-            # nothing is known of it: at most, every entry of its operands enters one sum
-            terms = max((a[0].size for a in x), default=1)
-        if terms > 1:
-            x = [self.blur(a, terms) if a.dtype.kind == "f" else a for a in x]
+        terms = self._terms(name, p, x)
+        if terms is not None:
+            # noise on one factor of each product is noise on each term
+            floats = [i for i, a in enumerate(x) if a.dtype.kind == "f"]
+            noisy = [min(floats, key=lambda i: x[i].size)] if name in PRODUCTS else floats
+            x = [self.blur(a, terms) if i in noisy else a for i, a in enumerate(x)]
         rule = ROUNDED.get(name)
-        out = [rule(p, *x)] if rule else _one_by_one(eqn, x)
-        if name not in POLES and _finite(x) and not _finite(out):
-            self.peak = math.inf  # it overflowed here; infinities that were put in are no overflow
+        out = [rule(p, *x)] if rule else self._one_by_one(eqn, x)
+        if name not in POLES:  # infinities that were put in, and at poles, are no overflow
+            self.peak[self._finite(x) & ~self._finite(out)] = math.inf
         return [self._rounded(name, a, x, terms) for a in out]
 
-    def _rounded(self, name: str, out: Array, x: list[Array], terms: int) -> Array:
+    def _terms(self, name: str, p: dict[str, Any], x: list[Array]) -> NDArray[np.float64] | None:
+        """For each case, how many terms a sum has at most; zeros are added without rounding."""
+        if all(a.dtype.kind != "f" for a in x):
+            return None
+        if name in TERMS:
+            counts = TERMS[name](p, *(self.apart(a)[:, 0] != 0 for a in x))
+            return np.broadcast_to(counts, self.cases).astype(np.float64)
+        if name in ROUNDED or name in KNOWN:
+            return None
+        # nothing is known of it: at most, every entry of its operands enters one sum
+        return np.full(self.cases, float(max((a[0].size for a in x), default=1)))
+
+    def _rounded(
+        self, name: str, out: Array, x: list[Array], terms: NDArray[np.float64] | None
+    ) -> Array:
         if out.dtype.kind != "f" or name in STEPPED:
             return self._decide(out, x)
         return out if name in MOVED else self.blur(out, terms)
@@ -167,21 +237,35 @@ class Rounding:
         """A comparison is decided when its operands differ by more than their spread."""
         if a.dtype.kind == "f":
             difference = a - b
-            finite = np.isfinite(difference).all(axis=0)  # an infinity is not near anything
-            difference = np.where(finite, difference, 1)
+            finite = np.isfinite(self.apart(difference)).all(axis=1)  # an infinity is near nothing
+            difference = np.where(np.repeat(finite, SAMPLES + 1, axis=0), difference, 1)
             sigma = self.sigma(difference)
-            close = (np.abs(difference[0]) <= self.margin * sigma) & (sigma > 0)
-            self.undecided |= bool(close.any())
+            close = (np.abs(self.apart(difference)[:, 0]) <= self.margin * sigma) & (sigma > 0)
+            self.undecided |= self.any_entry(close)
 
     def _decide(self, out: Array, x: list[Array]) -> Array:
         """A discrete result of floats is decided when every sample agrees on it."""
         if any(a.dtype.kind == "f" for a in x):
-            self.undecided |= bool((out != out[:1]).any())
+            samples = self.apart(out)
+            self.undecided |= self.any_entry(samples != samples[:, :1])
         return out
 
+    def _finite(self, x: Sequence[Array]) -> NDArray[np.bool_]:
+        """For each case, whether its first run is finite."""
+        finite = np.ones(self.cases, np.bool_)
+        for a in x:
+            if a.dtype.kind == "f":
+                finite &= ~self.any_entry(~np.isfinite(self.apart(a)[:, 0]))
+        return finite
 
-def _finite(x: Sequence[Array]) -> bool:
-    return all(a.dtype.kind != "f" or bool(np.isfinite(a[0]).all()) for a in x)
+    def _one_by_one(self, eqn: Any, x: list[Array]) -> list[Array]:
+        """A primitive without a rule here, evaluated by JAX for each sample."""
+        runs = []
+        rows = self.cases * (SAMPLES + 1)
+        for sample in zip(*x, strict=True) if x else [()] * rows:
+            out = eqn.primitive.bind(*sample, **eqn.params)
+            runs.append(out if eqn.primitive.multiple_results else [out])
+        return [np.stack([np.asarray(a) for a in column]) for column in zip(*runs, strict=True)]
 
 
 def _liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
@@ -195,15 +279,6 @@ def _liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
                 if isinstance(atom, Var):
                     last.setdefault(atom, i)
     return needed, last
-
-
-def _one_by_one(eqn: Any, x: list[Array]) -> list[Array]:
-    """A primitive without a rule here, evaluated by JAX for each sample."""
-    runs = []
-    for sample in zip(*x, strict=True) if x else [()] * (SAMPLES + 1):
-        out = eqn.primitive.bind(*sample, **eqn.params)
-        runs.append(out if eqn.primitive.multiple_results else [out])
-    return [np.stack([np.asarray(a) for a in column]) for column in zip(*runs, strict=True)]
 
 
 def check_numbers(jaxpr: Jaxpr) -> None:
@@ -251,7 +326,10 @@ def _scan(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
         rows.reverse()
     if not rows:
         shapes = [v.aval for v in p["jaxpr"].jaxpr.outvars[len(carry) :]]
-        return [*carry, *(np.zeros((SAMPLES + 1, 0, *a.shape), a.dtype) for a in shapes)]
+        return [
+            *carry,
+            *(np.zeros((r.cases * (SAMPLES + 1), 0, *a.shape), a.dtype) for a in shapes),
+        ]
     return [*carry, *(np.stack(column, axis=1) for column in zip(*rows, strict=True))]
 
 
@@ -261,12 +339,13 @@ def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     while True:
         (go,) = r._jaxpr(p["cond_jaxpr"].jaxpr, p["cond_jaxpr"].consts, [*test, *carry])
         r._decide(go, carry)
-        if not go[0].any():
+        # mapped over a batch, each entry stops by itself; the samples follow the first run
+        first = np.repeat(r.apart(go)[:, 0], SAMPLES + 1, axis=0)
+        if not first.any():
             return carry
         new = r._jaxpr(p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, [*body, *carry])
-        # mapped over a batch, each entry stops by itself
         carry = [
-            np.where(go[0].reshape(go[0].shape + (1,) * (a.ndim - 1 - go[0].ndim)), a, old)
+            np.where(first.reshape(first.shape + (1,) * (a.ndim - first.ndim)), a, old)
             for a, old in zip(new, carry, strict=True)
         ]
 
@@ -274,7 +353,10 @@ def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
 def _cond(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     index, *rest = x
     r._decide(index, rest)
-    branch = p["branches"][int(np.clip(index[0], 0, len(p["branches"]) - 1))]
+    chosen = r.apart(index)[:, 0]
+    if (chosen != chosen[0]).any():
+        raise MixedError
+    branch = p["branches"][int(np.clip(chosen[0], 0, len(p["branches"]) - 1))]
     return r._jaxpr(branch.jaxpr, branch.consts, rest)
 
 

@@ -26,6 +26,9 @@ class Shape:
                 )
             self.axes.append((int(found["times"] or 1), found["letter"]))
 
+        self.plain = all(times == 1 or not letter for times, letter in self.axes)
+        """No axis is a multiple of a letter."""
+
     @property
     def letters(self) -> list[str]:
         """The letters, each once, in order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from math import prod
 from shlex import quote
@@ -16,14 +16,18 @@ from hypothesis.errors import Flaky
 from numpy.typing import DTypeLike
 
 from bptt_verify import draw, subject
+from bptt_verify.batch import Batches
 from bptt_verify.compare import Comparison, compare
 from bptt_verify.draw import Case
-from bptt_verify.oracle import Oracle
+from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.pair import Pair
 from bptt_verify.report import Failure, Report, Row, Verdict, versions
 from bptt_verify.tolerance import DTYPES, multiplier
 
 XLA = "twin run by XLA"
+
+AT_ONCE = 2048
+"""Cases drawn before they are judged together."""
 
 MOST_GIVEN_UP = 0.2
 """When more than this part of the cases had to be given up, nothing is said to pass."""
@@ -57,13 +61,24 @@ def verify(
     tally = Tally(pair, progress)
     start = time.perf_counter()
 
-    def check(c: Case) -> None:
-        tally.add(c, judge(oracle, c, kind))
-
     if case is None:
-        _draw(pair, cases, seed, check, (Phase.generate,))
+        batches, waiting = Batches(oracle, kind), list[Case]()
+
+        def judge_waiting() -> None:
+            for c, found in zip(waiting, judge_all(batches, waiting), strict=True):
+                tally.add(c, found)
+            waiting.clear()
+
+        def wait(c: Case) -> None:
+            waiting.append(c)
+            if len(waiting) == AT_ONCE:
+                judge_waiting()
+
+        _draw(pair, cases, seed, wait, (Phase.generate,))
+        judge_waiting()
     else:
-        check(draw.parse(pair, case))
+        alone = draw.parse(pair, case)
+        tally.add(alone, judge(oracle, alone, kind))
     failed = tally.failed
     for chosen in filter(None, (tally.largest, failed and failed.case)):
         if by_xla := _twin_by_xla(oracle, chosen):
@@ -78,6 +93,7 @@ def verify(
         redrawn=tally.redrawn,
         seconds=time.perf_counter() - start,
         rows=tally.rows(oracle.unread_taps),
+        failed_at=tally.failed_at,
         first_failure=_failure(pair, kind, failed),
         versions=versions(),
     )
@@ -91,22 +107,43 @@ class Failed(NamedTuple):
     problem: str
 
 
+def judge_all(batches: Batches, cases: Sequence[Case]) -> list[dict[str, Comparison] | None]:
+    """`judge` for many cases, padded to one shape; what does not pass so is judged alone."""
+    oracle, dtype = batches.oracle, batches.dtype
+    drawn = [draw.realise(oracle.pair, case, dtype) for case in cases]
+    found = []
+    for case, arrays, answer in zip(cases, drawn, batches.answers(cases, drawn), strict=True):
+        one = None
+        if answer is not None and not answer.undecided and not answer.out_of_range:
+            one = _held(oracle, answer, subject.run(oracle.pair, case, arrays), dtype)
+        passed = one is not None and all(c.ok for c in one.values())
+        found.append(one if passed else judge(oracle, case, dtype))
+    return found
+
+
 def judge(oracle: Oracle, case: Case, dtype: np.dtype[Any]) -> dict[str, Comparison] | None:
     """Compare everything in one case; None when no verdict is possible there."""
-    pair = oracle.pair
-    drawn = draw.realise(pair, case, dtype)
+    drawn = draw.realise(oracle.pair, case, dtype)
     answer = oracle.answer(case, drawn, dtype)
     if answer.out_of_range:
         return None
-    ran = subject.run(pair, case, drawn)
-    found = {
-        name: compare(ran.arrays[name], answer.quantities[name], dtype)
-        for name in pair.quantities()
-        if name in ran.arrays and name not in oracle.unread_taps
-    }
+    ran = subject.run(oracle.pair, case, drawn)
+    found = _held(oracle, answer, ran, dtype)
     wrong = [c for c in found.values() if not c.ok]
     if answer.undecided and wrong and not ran.problems and all(c.excusable for c in wrong):
         return None
+    return found
+
+
+def _held(
+    oracle: Oracle, answer: Answer, ran: subject.Ran, dtype: np.dtype[Any]
+) -> dict[str, Comparison]:
+    """What the subject returned against what the twin says, row by row."""
+    found = {
+        name: compare(ran.arrays[name], answer.quantities[name], dtype)
+        for name in oracle.pair.quantities()
+        if name in ran.arrays and name not in oracle.unread_taps
+    }
     found[subject.UNCHANGED] = found[subject.AGAIN] = Comparison(0.0, "")
     return found | {row: Comparison(np.inf, text) for row, text in ran.problems.items()}
 
@@ -137,6 +174,7 @@ class Tally:
         self.redrawn = 0
         self.largest: Case | None = None
         self.failed: Failed | None = None
+        self.failed_at: int | None = None
         self._worst: dict[str, Comparison] = {}
         self._cases: dict[str, int] = {}
 
@@ -150,6 +188,7 @@ class Tally:
             self.record(found)
             if self.failed is None:
                 self.failed = first_failed(case, found)
+                self.failed_at = self.judged + self.redrawn if self.failed else None
         if self.progress:
             self.progress(self.judged + self.redrawn)
 
@@ -235,6 +274,15 @@ def _shrink(oracle: Oracle, failed: Failed, cases: int, seed: int, dtype: np.dty
     # same way again, with Flaky, and then the last failure has to do
     with suppress(_DisagreementError, Flaky):
         _draw(oracle.pair, cases, seed, check, (Phase.generate, Phase.shrink))
+    again = True
+    while again:
+        again = False
+        for case in draw.plainer(smallest.case):
+            with suppress(_DisagreementError):
+                check(case)
+                continue
+            again = True
+            break
     return smallest
 
 

@@ -17,7 +17,8 @@ def run(f, *arguments, dtype=F64, seed=0):
     rounding = Rounding(dtype, np.random.default_rng(seed), margin=32)
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(f)(*arguments)
-        return rounding, rounding.run(closed, arguments)
+        found = rounding.run(closed, [np.asarray(a)[None] for a in arguments])
+        return rounding, [(value[0], sigma[0]) for value, sigma in found]
 
 
 def normal(*shape, seed=0):
@@ -167,7 +168,7 @@ def test_where_subnormals_are_flushed_they_are_within_their_sigma():
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(lambda x: x * 1.1)(tiny)
     rounding = Rounding(F64, np.random.default_rng(0), margin=32, flushes=True)
-    ((value, sigma),) = rounding.run(closed, [tiny])
+    ((value, sigma),) = rounding.run(closed, [np.asarray(tiny)[None]])
     assert (value <= 32 * sigma).all()
 
 

@@ -1,0 +1,99 @@
+"""Many cases at once: those of one kind are padded to a ceiling shape and evaluated side by side.
+
+Reading the jaxpr costs the same for one case as for thirty, and tracing is paid once for a ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verify.draw import LARGEST, Case, Drawn, realise
+from bptt_verify.oracle import Answer, Oracle
+from bptt_verify.rounding import MixedError
+from bptt_verify.tolerance import multiplier
+
+SIDE_BY_SIDE = 32
+"""Cases evaluated together; more would leave the processor's cache."""
+
+TRIALS = 3
+"""Cases on which a letter has to prove that its padding changes nothing, for each option."""
+
+
+class Batches:
+    """The twin's answers for cases of random shapes.
+
+    Args:
+        oracle: the twin of the pair.
+        dtype: the dtype under test.
+    """
+
+    def __init__(self, oracle: Oracle, dtype: np.dtype[Any]) -> None:
+        self.oracle = oracle
+        self.dtype = dtype
+        self._neutral: set[str] | None = None
+
+    @property
+    def neutral(self) -> set[str]:
+        """The letters whose padding changes nothing, one by one and together, found by trial."""
+        if self._neutral is None:
+            trials = [
+                (case, realise(self.oracle.pair, case, self.dtype)) for case in self._trials()
+            ]
+            found = {
+                letter
+                for letter in self.oracle.pair.letters()
+                if all(self._unchanged({letter}, *trial) for trial in trials)
+            }
+            together = all(self._unchanged(found, *trial) for trial in trials)
+            self._neutral = found if together else set()
+        return self._neutral
+
+    def answers(self, cases: Sequence[Case], drawn: Sequence[Drawn]) -> list[Answer | None]:
+        """An answer for each case; None where it has to be evaluated by itself."""
+        together: dict[str, list[int]] = {}
+        for k, case in enumerate(cases):
+            together.setdefault(f"{self._ceiling(case)} {case.options}", []).append(k)
+        found: list[Answer | None] = [None] * len(cases)
+        for kind in together.values():
+            for start in range(0, len(kind), SIDE_BY_SIDE):
+                chosen = kind[start : start + SIDE_BY_SIDE]
+                here, arrays = [cases[k] for k in chosen], [drawn[k] for k in chosen]
+                try:
+                    new = self.oracle.answers(here, arrays, self.dtype, self._ceiling(here[0]))
+                except MixedError:
+                    continue
+                for k, answer in zip(chosen, new, strict=True):
+                    found[k] = answer
+        return found
+
+    def _ceiling(self, case: Case) -> dict[str, int]:
+        return {k: max(n, LARGEST) if k in self.neutral else n for k, n in case.sizes.items()}
+
+    def _trials(self) -> list[Case]:
+        pair, rng = self.oracle.pair, np.random.default_rng(0)
+        count = max((len(values) for values in pair.options.values()), default=1)
+        return [
+            Case(
+                sizes={letter: int(rng.integers(1, 6)) for letter in pair.letters()},
+                options={k: values[i % len(values)] for k, values in pair.options.items()},
+                fills=dict.fromkeys([*pair.floats, *(f"d{k}" for k in pair.outputs)], "normal:0"),
+                seed=i,
+            )
+            for i in range(TRIALS * count)
+        ]
+
+    def _unchanged(self, letters: set[str], case: Case, drawn: Drawn) -> bool:
+        ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
+        plain = self.oracle.answer(case, drawn, self.dtype)
+        (other,) = self.oracle.answers([case], [drawn], self.dtype, ceiling)
+        if (plain.undecided, plain.out_of_range) != (other.undecided, other.out_of_range):
+            return False
+        m = multiplier(self.dtype)
+        with np.errstate(invalid="ignore"):
+            return all(
+                bool((np.abs(a.value - b.value) <= m * (a.sigma + b.sigma)).all())
+                for a, b in zip(plain.quantities.values(), other.quantities.values(), strict=True)
+            )

@@ -1,0 +1,77 @@
+"""Cases of different sizes side by side: padded with zeros to one ceiling shape.
+
+Most letters allow it: zero features, zero units, sequences with no cotangent change nothing. A
+letter that is averaged over, or that a softmax runs along, does not. Which letters do is found by
+trial (`bptt_verify.batch`), and what then disagrees is judged again by itself: padding can only
+save time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptt_verify.shapes import Shape
+
+Array = NDArray[Any]
+
+ALL = slice(None)
+
+
+def padded(
+    arrays: Sequence[Array],
+    shape: Shape,
+    sizes: Sequence[Mapping[str, int]],
+    ceiling: Mapping[str, int],
+) -> Array:
+    """The arrays, each of its own sizes, in one of the ceiling's; floats become float64.
+
+    An axis such as "4H" is padded in each of its four blocks.
+    """
+    dtype = arrays[0].dtype
+    kind = dtype if dtype.kind in "iub" else np.dtype(np.float64)
+    out = np.zeros((len(arrays), *shape.sized(ceiling)), kind)
+    if shape.plain:
+        for k, (a, size) in enumerate(zip(arrays, sizes, strict=True)):
+            out[(slice(k, k + 1), *_corner(shape, size))] = a
+        return out
+    blocks = _blocks(out, shape, ceiling)
+    for k, (a, size) in enumerate(zip(arrays, sizes, strict=True)):
+        corner = (slice(k, k + 1), *_corner(shape, size))
+        blocks[corner] = a.reshape(_block_shape(shape, size))
+    return out
+
+
+def cropped(array: Array, shape: Shape, sizes: Mapping[str, int]) -> Array:
+    """The part of one padded array that belongs to sizes below the ceiling."""
+    if shape.plain:
+        return array[_corner(shape, sizes)]
+    ceiling = {
+        letter: n // times
+        for (times, letter), n in zip(shape.axes, array.shape, strict=True)
+        if letter
+    }
+    blocks = array.reshape(_block_shape(shape, ceiling))
+    return blocks[_corner(shape, sizes)].reshape(shape.sized(sizes))
+
+
+def _blocks(out: Array, shape: Shape, ceiling: Mapping[str, int]) -> Array:
+    """A view in which "4H" is two axes, 4 and H."""
+    return out.reshape(len(out), *_block_shape(shape, ceiling))
+
+
+def _block_shape(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
+    found: list[int] = []
+    for times, letter in shape.axes:
+        found += [times] if times > 1 and letter else []
+        found += [sizes[letter] if letter else times]
+    return tuple(found)
+
+
+def _corner(shape: Shape, sizes: Mapping[str, int]) -> tuple[slice, ...]:
+    if shape.plain:
+        return tuple([slice(sizes[letter]) if letter else ALL for _, letter in shape.axes])
+    return tuple(slice(n) for n in _block_shape(shape, sizes))
