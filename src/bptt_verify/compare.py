@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bptt_verify.oracle import Expected
 from bptt_verify.tolerance import SHARP, multiplier
@@ -59,6 +60,14 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
     problem = f"expected {value[at]:.9g} ± {tolerance[at]:.1e}, got {exact[at]:.9g}{where}"
     finite = bool(np.isfinite(exact[error > 1]).all())
     return Comparison(worst, problem, excusable=finite)
+
+
+def within(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+    """Which entries of an array of the right shape agree."""
+    value, sigma = expected
+    with np.errstate(invalid="ignore"):
+        near = np.abs(got.astype(np.float64) - value) <= multiplier(dtype) * sigma
+    return near | (got == value)
 
 
 def _wrong(problem: str) -> Comparison:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -24,6 +24,9 @@ Array = NDArray[Any]
 
 KEPT = 256
 """Traces kept for the next case of the same shape."""
+
+
+Twin = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class Expected(NamedTuple):
@@ -59,7 +62,13 @@ class Oracle:
         """Taps that the twin does not add to anything, so that it has no opinion on them."""
 
     def answer(
-        self, case: Case, drawn: Drawn, dtype: np.dtype[Any], *, flushes: bool = False
+        self,
+        case: Case,
+        drawn: Drawn,
+        dtype: np.dtype[Any],
+        *,
+        flushes: bool = False,
+        twin: Twin | None = None,
     ) -> Answer:
         """The twin's quantities for the case, σ for the dtype under test.
 
@@ -67,8 +76,15 @@ class Oracle:
 
         Raises `ValueError` when the twin raises or returns something else than the pair declares.
         """
-        (answer,) = self.answers([case], [drawn], dtype, case.sizes, flushes=flushes)
+        (answer,) = self.answers([case], [drawn], dtype, case.sizes, flushes=flushes, twin=twin)
         return answer
+
+    def forward_jaxpr(self, case: Case, drawn: Drawn) -> ClosedJaxpr:
+        """The twin alone, of `{**inputs, **taps}` in the order of their names, outputs likewise."""
+        with jax.enable_x64(True):
+            real, other, taps, _ = _first(self._arguments([case], [drawn], case.sizes))
+            inputs = {**real, **other, **taps}
+            return jax.make_jaxpr(lambda inputs: self._twin(inputs, case))(inputs)
 
     def answers(
         self,
@@ -78,8 +94,11 @@ class Oracle:
         ceiling: Mapping[str, int],
         *,
         flushes: bool = False,
+        twin: Twin | None = None,
     ) -> list[Answer]:
         """The same for several cases side by side, each padded with zeros to the ceiling sizes.
+
+        With `twin`, a changed copy answers in its place.
 
         The options of all are those of the first. A size may be below the ceiling only in letters
         whose padding changes nothing (`bptt_verify.padding`).
@@ -89,7 +108,10 @@ class Oracle:
         arguments = self._arguments(cases, drawn, ceiling)
         shape = replace(cases[0], sizes=ceiling)
         with jax.enable_x64(True):
-            closed = self._trace(shape, arguments)
+            if twin is None:
+                closed = self._trace(shape, arguments)
+            else:
+                closed = jax.make_jaxpr(self._program(shape, twin))(*_first(arguments))
             rng = np.random.default_rng([cases[0].seed, 2])
             rounding = Rounding(dtype, rng, self.margin, cases=len(cases), flushes=flushes)
             leaves = jax.tree.leaves(arguments)
@@ -165,14 +187,15 @@ class Oracle:
                 self._find_unread_taps(case, arguments)
         return self._traced[key]
 
-    def _program(self, case: Case) -> Any:
+    def _program(self, case: Case, twin: Twin | None = None) -> Any:
         pair = self.pair
+        run = twin or (lambda inputs: self._twin(inputs, case))
 
         def program(
             real: dict[str, Any], other: dict[str, Any], taps: dict[str, Any], cotangents: Any
         ) -> tuple[Any, ...]:
             def forward(real: dict[str, Any], taps: dict[str, Any]) -> tuple[Any, Any]:
-                everything = self._twin({**real, **other, **taps}, case)
+                everything = run({**real, **other, **taps})
                 outputs = {name: everything[name] for name in pair.outputs}
                 return outputs, {name: everything[name] for name in pair.probes}
 

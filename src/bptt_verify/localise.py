@@ -1,0 +1,185 @@
+"""Which step, which block, which term: what a failing case says about the mistake.
+
+Three looks at the same arrays. End to end: which quantities leave their band, at which step first,
+going backward, in which block of rows or gates. Step by step (`bptt_verify.local`): which of them
+are wrong by themselves, and which only follow. And the likely term: the one misreading of the
+twin (`bptt_verify.suspects`) that gives exactly the subject's gradients.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptt_verify import draw, local, subject
+from bptt_verify.compare import Comparison, compare, within
+from bptt_verify.draw import Case
+from bptt_verify.oracle import Answer, Oracle
+from bptt_verify.shapes import Shape
+from bptt_verify.suspects import distinct, suspects
+
+PATIENCE = 60.0
+"""Seconds after which no further suspect is tried."""
+
+NAMED = 3
+"""As many likely terms are named, if so many explain the residual equally."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One quantity that is wrong."""
+
+    name: str
+    steps: str
+    """At which steps, the first one going backward first; empty without an axis of time."""
+    block: str
+    """Which part of the array, if not all of it."""
+    by_itself: bool | None
+    """Wrong in its own step, given the subject's δ; not only because δ is. None: cannot be told."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known about a mistake."""
+
+    case: str
+    """The case looked at: larger than the smallest one that fails, so that more can be told."""
+    faults: tuple[Fault, ...]
+    likely: tuple[str, ...]
+    """Each explains every gradient of the case, or else the one named first; empty: none does."""
+    tried: int
+    """How many likely mistakes were tried."""
+
+
+def diagnose(oracle: Oracle, failed: Case, dtype: np.dtype[Any]) -> Diagnosis | None:
+    """Look at a case like the failing one, or at itself if that one does not fail."""
+    for case in (distinct(oracle, failed), failed):
+        drawn = draw.realise(oracle.pair, case, dtype)
+        answer = oracle.answer(case, drawn, dtype)
+        if answer.out_of_range or answer.undecided:
+            continue
+        ran = subject.run(oracle.pair, case, drawn)
+        wrong = _wrong(oracle, ran.arrays, answer, dtype)
+        if not wrong:
+            continue
+        alone = local.check(oracle, case, drawn, ran.arrays, dtype)
+        faults = tuple(
+            _fault(oracle, case, name, ran.arrays[name], answer, alone.get(name), dtype)
+            for name in wrong
+        )
+        likely, tried = _likely(oracle, case, drawn, ran.arrays, faults, dtype)
+        return Diagnosis(str(case), faults, likely, tried)
+    return None
+
+
+def _wrong(
+    oracle: Oracle, arrays: Mapping[str, Any], answer: Answer, dtype: np.dtype[Any]
+) -> list[str]:
+    """The quantities that disagree, causes before effects."""
+    return [
+        name
+        for name in oracle.pair.quantities()
+        if name in arrays
+        and name not in oracle.unread_taps
+        and not compare(arrays[name], answer.quantities[name], dtype).ok
+    ]
+
+
+def _fault(
+    oracle: Oracle,
+    case: Case,
+    name: str,
+    array: Any,
+    answer: Answer,
+    alone: Comparison | None,
+    dtype: np.dtype[Any],
+) -> Fault:
+    by_itself = None if alone is None else not alone.ok
+    expected = answer.quantities[name]
+    if not isinstance(array, np.ndarray) or array.shape != expected.value.shape:
+        return Fault(name, "", "", by_itself)
+    off = ~within(array, expected, dtype)
+    axes = Shape(oracle.pair.shapes()[name]).axes
+    letters = [letter for _, letter in axes]
+    steps = ""
+    pair = oracle.pair
+    if pair.time in letters:
+        axis = letters.index(pair.time)
+        along = off.any(axis=tuple(i for i in range(off.ndim) if i != axis))
+        steps = _steps(along)
+        off = off.any(axis=axis)
+        axes = [a for i, a in enumerate(axes) if i != axis]
+    return Fault(name, steps, _block(off, axes, case, pair.batch), by_itself)
+
+
+def _steps(wrong: NDArray[np.bool_]) -> str:
+    """In words, the first one going backward first."""
+    at = [int(t) + 1 for t in np.flatnonzero(wrong)]
+    if len(at) == len(wrong):
+        return f"all, from t={at[-1]} back" if len(at) > 1 else "t=1"
+    if len(at) > 1 and at == list(range(1, at[-1] + 1)):
+        return f"from t={at[-1]} back (T={len(wrong)})"
+    return f"t={', '.join(map(str, reversed(at)))} (T={len(wrong)})"
+
+
+def _block(
+    off: NDArray[np.bool_], axes: list[tuple[int, str | None]], case: Case, batch: str | None
+) -> str:
+    """Which part is wrong, if it has a structure: gates first, then single rows and columns."""
+    if off.all():
+        return ""
+    for axis, (times, letter) in enumerate(axes):
+        along = off.any(axis=tuple(i for i in range(off.ndim) if i != axis))
+        if times > 1 and letter:
+            gates = along.reshape(times, -1).any(axis=1)
+            if not gates.all():
+                which = ", ".join(str(int(i) + 1) for i in np.flatnonzero(gates))
+                return f"block {which} of {times} along {times}{letter}"
+        if not along.all():
+            what = "sequence" if letter == batch else f"{letter or 'axis'} ="
+            which = ", ".join(str(int(i)) for i in np.flatnonzero(along))
+            return f"{what} {which} of {len(along)}"
+    if off.ndim == 2 and off.shape[0] == off.shape[1]:
+        diagonal = np.eye(len(off), dtype=np.bool_)
+        if not (off & diagonal).any():
+            return "off the diagonal"
+        if not (off & ~diagonal).any():
+            return "on the diagonal"
+    return f"{int(off.sum())} of {off.size} entries"
+
+
+def _likely(
+    oracle: Oracle,
+    case: Case,
+    drawn: draw.Drawn,
+    arrays: Mapping[str, Any],
+    faults: tuple[Fault, ...],
+    dtype: np.dtype[Any],
+) -> tuple[tuple[str, ...], int]:
+    """The misreadings that give what the subject gave, and how many were tried."""
+    pair = oracle.pair
+    if any(fault.name in {**pair.outputs, **pair.probes} for fault in faults):
+        return (), 0  # the forward pass is wrong: the backward pass may be the right one for it
+    backward = [*(k for k in pair.taps if k not in oracle.unread_taps)]
+    backward += [f"d{name}" for name in pair.differentiable]
+    all_of_it: list[str] = []
+    first_only: list[str] = []
+    first = next((f.name for f in faults if f.by_itself), faults[0].name)
+    tried, start = 0, time.perf_counter()
+    for suspect in suspects(oracle, case, drawn, dtype):
+        if time.perf_counter() - start > PATIENCE or len(all_of_it) == NAMED:
+            break
+        tried += 1
+        found = suspect.answer().quantities
+        if not compare(arrays[first], found[first], dtype).ok:
+            continue
+        if all(compare(arrays[k], found[k], dtype).ok for k in backward):
+            all_of_it.append(suspect.text)
+        elif len(first_only) < NAMED:
+            first_only.append(f"{suspect.text} (explains {first} alone)")
+    return tuple(dict.fromkeys(all_of_it or first_only)), tried

@@ -1,0 +1,140 @@
+"""The twin with one change to its derivative: the values stay, the gradients become wrong.
+
+A wrong backward pass is the derivative of a function that was misread in one place: a factor f′
+forgotten, a product differentiated on one side only, a state that was not carried. Each such
+misreading is made here in the twin's own jaxpr, by `jax.lax.stop_gradient` and arithmetic, and
+`jax.vjp` does the rest. So no gradient formula is written down for any of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+
+Site = tuple[int, ...]
+"""Where an equation stands: its number, after those of the equations it is inside of."""
+
+Values = list[Any]
+
+
+class Change(NamedTuple):
+    """What one equation becomes: `apply(equation, operands, evaluate)` returns its results.
+
+    For a scan, `apply` changes a step: `apply(step, operands, evaluate)`, see `Step`.
+    """
+
+    site: Site
+    apply: Callable[[Any, Values, Callable[..., Values]], Values]
+
+
+class Step(NamedTuple):
+    """One step of a scan: its number, how many there are, and how its operands are divided."""
+
+    t: Any
+    length: int
+    consts: int
+    carries: int
+
+
+INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
+"""Calls that are looked into; a function with a derivative rule of its own is left whole."""
+
+still = lax.stop_gradient
+
+
+def sites(jaxpr: Jaxpr, inside: Site = ()) -> Iterator[tuple[Site, Any]]:
+    """Every equation, also in calls and in the bodies of scans."""
+    for i, eqn in enumerate(jaxpr.eqns):
+        here = (*inside, i)
+        yield here, eqn
+        if inner := _inner(eqn):
+            yield from sites(inner.jaxpr, here)
+
+
+def evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], change: Change) -> Values:
+    """The results of the jaxpr, with one change to it."""
+    return _evaluate(closed, arguments, change, ())
+
+
+def _evaluate(
+    closed: ClosedJaxpr, arguments: Sequence[Any], change: Change, inside: Site
+) -> Values:
+    jaxpr = closed.jaxpr
+    values: dict[Var, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
+    values.update(zip(jaxpr.constvars, closed.consts, strict=True))
+
+    def read(atom: Var | Literal) -> Any:
+        return atom.val if isinstance(atom, Literal) else values[atom]
+
+    for i, eqn in enumerate(jaxpr.eqns):
+        here = (*inside, i)
+        x = [read(atom) for atom in eqn.invars]
+        if change.site[: len(here)] != here:
+            results = bind(eqn, *x)
+        elif eqn.primitive.name == "scan":
+            results = _scan(eqn, x, change, here)
+        elif change.site == here:
+            results = change.apply(eqn, x, lambda *x, eqn=eqn: bind(eqn, *x))
+        else:
+            results = _evaluate(_inner(eqn), x, change, here)
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [read(atom) for atom in jaxpr.outvars]
+
+
+def bind(eqn: Any, *x: Any) -> Values:
+    """The equation as it stands."""
+    found = eqn.primitive.get_bind_params(eqn.params)
+    functions, parameters = found if isinstance(found, tuple) else ([], found)  # JAX < 0.10
+    out = eqn.primitive.bind(*functions, *x, **parameters)
+    return list(out) if eqn.primitive.multiple_results else [out]
+
+
+def _scan(eqn: Any, x: Values, change: Change, here: Site) -> Values:
+    p = eqn.params
+    n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
+    consts = x[:n]
+
+    def body(*operands: Any) -> Values:
+        if change.site == here:
+            return bind_body(*operands)
+        return _evaluate(p["jaxpr"], operands, change, here)
+
+    def bind_body(*operands: Any) -> Values:
+        return _evaluate(p["jaxpr"], operands, Change((-1,), change.apply), here)
+
+    def step(carry: Values, now: tuple[Any, Values]) -> tuple[Values, Values]:
+        t, rows = now
+        operands = [*consts, *carry, *rows]
+        if change.site == here:
+            out = change.apply(Step(t, p["length"], n, m - n), operands, body)
+        else:
+            out = body(*operands)
+        return out[: m - n], out[m - n :]
+
+    times = jnp.arange(p["length"])
+    carry, rows = lax.scan(step, x[n:m], (times, x[m:]), length=p["length"], reverse=p["reverse"])
+    return [*carry, *rows]
+
+
+def _inner(eqn: Any) -> Any:
+    name = eqn.primitive.name
+    if name == "scan":
+        return eqn.params["jaxpr"]
+    return eqn.params[INLINED[name]] if name in INLINED else None
+
+
+# --- ways to misread a derivative: the value of `y`, the derivative of something else
+
+
+def as_if(y: Any, read: Any) -> Any:
+    """The value of y, and the derivative of `read`."""
+    return still(y) + (read - still(read))
+
+
+def slope(y: Any, x: Any, factor: Any) -> Any:
+    """The value of y, and `factor` for its derivative in x."""
+    return still(y) + still(factor) * (x - still(x))
