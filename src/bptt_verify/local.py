@@ -22,12 +22,7 @@ from bptt_verify.compare import Comparison, compare
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Oracle
 from bptt_verify.shapes import Shape
-from bptt_verify.surgery import INLINED, bind
-
-MOVES = {
-    *("broadcast_in_dim", "reshape", "transpose", "slice", "squeeze", "concatenate", "pad", "rev"),
-    *("convert_element_type", "copy", "split", "dynamic_slice", "expand_dims", "gather"),
-}
+from bptt_verify.surgery import INLINED, MOVES, bind
 
 
 class NotLocalError(Exception):

@@ -110,9 +110,8 @@ def _fault(
     pair = oracle.pair
     if pair.time in letters:
         axis = letters.index(pair.time)
-        along = off.any(axis=tuple(i for i in range(off.ndim) if i != axis))
-        steps = _steps(along)
-        off = off.any(axis=axis)
+        steps = _steps(_any_but(off, axis))
+        off = np.asarray(off.any(axis=axis))
         axes = [a for i, a in enumerate(axes) if i != axis]
     return Fault(name, steps, _block(off, axes, case, pair.batch), by_itself)
 
@@ -127,6 +126,11 @@ def _steps(wrong: NDArray[np.bool_]) -> str:
     return f"t={', '.join(map(str, reversed(at)))} (T={len(wrong)})"
 
 
+def _any_but(off: NDArray[np.bool_], axis: int) -> NDArray[np.bool_]:
+    """Along one axis, whether any entry is true."""
+    return np.asarray(off.any(axis=tuple(i for i in range(off.ndim) if i != axis)))
+
+
 def _block(
     off: NDArray[np.bool_], axes: list[tuple[int, str | None]], case: Case, batch: str | None
 ) -> str:
@@ -134,7 +138,7 @@ def _block(
     if off.all():
         return ""
     for axis, (times, letter) in enumerate(axes):
-        along = off.any(axis=tuple(i for i in range(off.ndim) if i != axis))
+        along = _any_but(off, axis)
         if times > 1 and letter:
             gates = along.reshape(times, -1).any(axis=1)
             if not gates.all():
@@ -170,12 +174,18 @@ def _likely(
     all_of_it: list[str] = []
     first_only: list[str] = []
     first = next((f.name for f in faults if f.by_itself), faults[0].name)
-    tried, start = 0, time.perf_counter()
+    tried, start, kind = 0, time.perf_counter(), ""
     for suspect in suspects(oracle, case, drawn, dtype):
-        if time.perf_counter() - start > PATIENCE or len(all_of_it) == NAMED:
+        # once one explains everything, only others of its kind can say more
+        enough = all_of_it and suspect.kind != kind
+        if time.perf_counter() - start > PATIENCE or len(all_of_it) == NAMED or enough:
             break
+        kind = suspect.kind
         tried += 1
-        found = suspect.answer().quantities
+        try:
+            found = suspect.answer().quantities
+        except ValueError:  # an option that the twin does not have
+            continue
         if not compare(arrays[first], found[first], dtype).ok:
             continue
         if all(compare(arrays[k], found[k], dtype).ok for k in backward):

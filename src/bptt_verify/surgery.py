@@ -8,7 +8,7 @@ misreading is made here in the twin's own jaxpr, by `jax.lax.stop_gradient` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -29,15 +29,15 @@ class Change(NamedTuple):
 
     site: Site
     apply: Callable[[Any, Values, Callable[..., Values]], Values]
+    besides: tuple[Var, ...] = ()
+    """Values of the same jaxpr that `apply` needs, given after the operands."""
 
 
 class Step(NamedTuple):
-    """One step of a scan: its number, how many there are, and how its operands are divided."""
+    """One step of a scan: its number, and its jaxpr."""
 
     t: Any
-    length: int
-    consts: int
-    carries: int
+    body: ClosedJaxpr
 
 
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
@@ -53,6 +53,44 @@ def sites(jaxpr: Jaxpr, inside: Site = ()) -> Iterator[tuple[Site, Any]]:
         yield here, eqn
         if inner := _inner(eqn):
             yield from sites(inner.jaxpr, here)
+
+
+MOVES = {
+    *("broadcast_in_dim", "reshape", "transpose", "slice", "squeeze", "concatenate", "pad", "rev"),
+    *("convert_element_type", "copy", "split", "dynamic_slice", "gather"),
+}
+"""Primitives that only move values about."""
+
+
+def names(jaxpr: Jaxpr, known: Mapping[Var, str]) -> dict[Var, str]:
+    """What each value is called that is an input, moved about, sliced, or carried from one."""
+    found = dict(known)
+
+    def called(atom: Var | Literal) -> str | None:
+        return None if isinstance(atom, Literal) else found.get(atom)
+
+    for eqn in jaxpr.eqns:
+        inputs = {name for a in eqn.invars if (name := called(a))}
+        if inner := _inner(eqn):
+            inside = zip(inner.jaxpr.invars, map(called, eqn.invars), strict=True)
+            found |= names(inner.jaxpr, {var: name for var, name in inside if name})
+        elif eqn.primitive.name in MOVES and len(inputs) == 1:
+            found |= dict.fromkeys(eqn.outvars, inputs.pop())
+    return found
+
+
+def reads(jaxpr: Jaxpr, var: Var) -> Iterator[tuple[Site, int, Any]]:
+    """The products in which a value is a factor, also in calls: where, which, the product."""
+    for i, eqn in enumerate(jaxpr.eqns):
+        for k, atom in enumerate(eqn.invars):
+            if atom is not var:
+                continue
+            if eqn.primitive.name in ("mul", "dot_general"):
+                yield (i,), k, eqn
+            elif eqn.primitive.name in INLINED:
+                inner = _inner(eqn).jaxpr
+                for site, j, product in reads(inner, inner.invars[k]):
+                    yield (i, *site), j, product
 
 
 def evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], change: Change) -> Values:
@@ -78,7 +116,8 @@ def _evaluate(
         elif eqn.primitive.name == "scan":
             results = _scan(eqn, x, change, here)
         elif change.site == here:
-            results = change.apply(eqn, x, lambda *x, eqn=eqn: bind(eqn, *x))
+            besides = [values[var] for var in change.besides]
+            results = change.apply(eqn, [*x, *besides], lambda *x, eqn=eqn: bind(eqn, *x))
         else:
             results = _evaluate(_inner(eqn), x, change, here)
         values.update(zip(eqn.outvars, results, strict=True))
@@ -110,7 +149,7 @@ def _scan(eqn: Any, x: Values, change: Change, here: Site) -> Values:
         t, rows = now
         operands = [*consts, *carry, *rows]
         if change.site == here:
-            out = change.apply(Step(t, p["length"], n, m - n), operands, body)
+            out = change.apply(Step(t, p["jaxpr"]), operands, body)
         else:
             out = body(*operands)
         return out[: m - n], out[m - n :]

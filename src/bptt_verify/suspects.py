@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from itertools import combinations
+from itertools import combinations, islice
 from operator import ne
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,11 +21,24 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend import source_info_util
+from jax.extend.core import Literal
 
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Expected, Oracle
 from bptt_verify.shapes import Shape
-from bptt_verify.surgery import Change, Step, Values, as_if, evaluate, sites, slope, still
+from bptt_verify.surgery import (
+    Change,
+    Site,
+    Step,
+    Values,
+    as_if,
+    evaluate,
+    names,
+    reads,
+    sites,
+    slope,
+    still,
+)
 
 UNARY = {
     *("tanh", "logistic", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "sqrt", "rsqrt"),
@@ -39,28 +52,36 @@ class Suspect(NamedTuple):
 
     text: str
     answer: Callable[[], Answer]
+    kind: str
 
 
 def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Iterator[Suspect]:
     """All suspects for a case, the plain ones first."""
     right = oracle.answer(case, drawn, dtype)
     yield from _cotangents(oracle, case, drawn, dtype)
+    yield from _options(oracle, case, drawn, dtype)
     yield from _results(oracle, case, right)
     closed = oracle.forward_jaxpr(case, drawn)
-    names = sorted([*oracle.pair.outputs, *oracle.pair.probes])
+    results = sorted([*oracle.pair.outputs, *oracle.pair.probes])
 
     def changed(change: Change) -> Callable[[], Answer]:
         def twin(inputs: dict[str, Any]) -> dict[str, Any]:
             arguments = jax.tree.leaves(inputs)
-            return dict(zip(names, evaluate(closed, arguments, change), strict=True))
+            return dict(zip(results, evaluate(closed, arguments, change), strict=True))
 
         return lambda: oracle.answer(case, drawn, dtype, twin=twin)
 
+    inputs = sorted([*oracle.pair.inputs, *oracle.pair.taps])
     found = list(sites(closed.jaxpr))
+    known = Known(
+        names(closed.jaxpr, dict(zip(closed.jaxpr.invars, inputs, strict=True))),
+        {var: eqn for _, eqn in found for var in eqn.outvars},
+    )
     for misread in (_of_function, _of_product, _of_scan, _of_sum, _of_any):
         for site, eqn in found:
-            for text, apply in misread(eqn):
-                yield Suspect(f"{text} {_where(eqn)}", changed(Change(site, apply)))
+            for text, apply, *besides in misread(eqn, known):
+                kind = misread.__name__
+                yield Suspect(f"{text} {_where(eqn)}", changed(Change(site, apply, *besides)), kind)
 
 
 # --- mistakes in what comes in: the cotangents
@@ -94,7 +115,25 @@ def _cotangents(
             yield Suspect(
                 f"the cotangent of {name} {text}",
                 lambda other=other: oracle.answer(case, other, dtype),  # type: ignore[misc]
+                "cotangent",
             )
+
+
+# --- another setting
+
+
+def _options(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Iterator[Suspect]:
+    for name, values in oracle.pair.options.items():
+        now = case.options[name]
+        near = [now - 1, now + 1] if type(now) is int else []
+        for value in dict.fromkeys([*near, *values]):
+            if value != now and not (type(value) is int and value < 0):
+                other = replace(case, options={**case.options, name: value})
+                yield Suspect(
+                    f"the gradients are those of {name}={value}",
+                    lambda other=other: oracle.answer(other, drawn, dtype),  # type: ignore[misc]
+                    "option",
+                )
 
 
 # --- mistakes in what goes out: one gradient
@@ -125,14 +164,14 @@ def _results(oracle: Oracle, case: Case, right: Answer) -> Iterator[Suspect]:
         for text, factor in _factors(case, pair.time, pair.batch):
             kinds[f"is {text} of what it should be"] = factor * value, abs(factor) * sigma
         for text, (wrong, spread) in kinds.items():
-            yield Suspect(f"{name} {text}", with_one(name, Expected(wrong, spread)))
+            yield Suspect(f"{name} {text}", with_one(name, Expected(wrong, spread)), "result")
     for one, two in combinations(gradients, 2):
         a, b = right.quantities[one], right.quantities[two]
         if a.value.shape == b.value.shape:
             swapped = right._replace(quantities={**right.quantities, one: b, two: a})
-            yield Suspect(f"{one} and {two} are swapped", lambda swapped=swapped: swapped)  # type: ignore[misc]
-            yield Suspect(f"{one} holds {two}", with_one(one, b))
-            yield Suspect(f"{two} holds {one}", with_one(two, a))
+            yield Suspect(f"{one} and {two} are swapped", lambda swapped=swapped: swapped, "result")  # type: ignore[misc]
+            yield Suspect(f"{one} holds {two}", with_one(one, b), "result")
+            yield Suspect(f"{two} holds {one}", with_one(two, a), "result")
 
 
 def _factors(case: Case, time: str | None, batch: str | None) -> Iterator[tuple[str, float]]:
@@ -149,10 +188,20 @@ def _factors(case: Case, time: str | None, batch: str | None) -> Iterator[tuple[
 
 # --- mistakes inside: one equation of the twin, misread
 
-Misread = Iterator[tuple[str, Callable[[Any, Values, Callable[..., Values]], Values]]]
+
+class Known(NamedTuple):
+    """What is known about the values of the twin."""
+
+    names: dict[Any, str]
+    makers: dict[Any, Any]
+    """The equation that a value is the result of."""
 
 
-def _of_function(eqn: Any) -> Misread:
+Misread = Iterator[tuple[Any, ...]]
+"""Words, what `Change.apply` is to be, and what `Change.besides`, if anything."""
+
+
+def _of_function(eqn: Any, known: Known) -> Misread:
     """Of y = f(x), each entry by itself."""
     name = eqn.primitive.name
     x = [v for v in eqn.invars if getattr(v.aval, "shape", None) is not None]
@@ -184,7 +233,7 @@ def _of_function(eqn: Any) -> Misread:
     yield f"the path through {f} is missing", prime(lambda x, y, d: jnp.zeros_like(y))
 
 
-def _of_product(eqn: Any) -> Misread:
+def _of_product(eqn: Any, known: Known) -> Misread:
     """Of y = a b, a product of entries or of matrices."""
     name = eqn.primitive.name
     if name not in ("mul", "dot_general", "div") or not all(map(_floats, eqn.invars)):
@@ -200,16 +249,29 @@ def _of_product(eqn: Any) -> Misread:
         for i in (0, 1):
             shape = eqn.invars[i].aval.shape
             if len(shape) == 2 and shape[0] == shape[1] > 1:
+                matrix = _name(known, eqn.invars[i], "A")
                 yield (
-                    "a matrix is transposed where it should not be, or not where it should:",
-                    (_transposed(i)),
+                    f"{matrix} is transposed, or {matrix}ᵀ is not, in the product",
+                    _transposed(i),
                 )
     if name == "mul" and eqn.invars[0].aval.shape == eqn.invars[1].aval.shape:
         for i in (0, 1):
             yield "a factor is multiplied by itself, not by the other one:", _itself(i)
             yield "a factor of the product is missing:", _factor_missing(i)
+            maker = (
+                None
+                if isinstance(eqn.invars[1 - i], Literal)
+                else known.makers.get(eqn.invars[1 - i])
+            )
+            if maker and maker.primitive.name in UNARY and len(maker.invars) == 1:
+                yield (
+                    f"the argument of {_called(maker)} stands where {_called(maker)} is meant:",
+                    _argument(i),
+                    (maker.invars[0],),
+                )
     for i in (0, 1):
-        yield f"the path through the {('first', 'second')[i]} factor is missing:", one_side(i)
+        factor = _name(known, eqn.invars[i], f"the {('first', 'second')[i]} factor")
+        yield f"the path through {factor} is missing from the product:", one_side(i)
 
 
 def _transposed(i: int) -> Any:
@@ -237,7 +299,16 @@ def _factor_missing(i: int) -> Any:
     return apply
 
 
-def _of_sum(eqn: Any) -> Misread:
+def _argument(i: int) -> Any:
+    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+        *x, argument = x
+        a, b = x[i], x[1 - i]
+        return [as_if(run(*x)[0], a * still(argument) + still(a) * b)]
+
+    return apply
+
+
+def _of_sum(eqn: Any, known: Known) -> Misread:
     """Of y = a + b or a - b: a path forgotten, or with the other sign."""
     signs = SUMS.get(eqn.primitive.name)
     if signs is None or not all(map(_floats, eqn.invars)):
@@ -256,7 +327,7 @@ def _of_sum(eqn: Any) -> Misread:
     yield "the second term has the wrong sign:", weighted((first, -second))
 
 
-def _of_any(eqn: Any) -> Misread:
+def _of_any(eqn: Any, known: Known) -> Misread:
     """Of any result: the wrong sign, or counted twice."""
     if len(eqn.outvars) != 1 or not _floats(eqn.outvars[0]) or eqn.primitive.name == "scan":
         return
@@ -272,7 +343,7 @@ def _of_any(eqn: Any) -> Misread:
     yield "the derivative is counted twice:", scaled(2.0)
 
 
-def _of_scan(eqn: Any) -> Misread:
+def _of_scan(eqn: Any, known: Known) -> Misread:
     """Of a recurrence: what is carried, and what is added up over the steps."""
     if eqn.primitive.name != "scan":
         return
@@ -293,39 +364,58 @@ def _of_scan(eqn: Any) -> Misread:
 
         return apply
 
-    def new_state(k: int) -> Any:
-        """Operand k is multiplied with the states after the step, not with those before it."""
+    def new_state(site: Site, i: int, k: int) -> Any:
+        """A product with the state takes the one after the step for its other factor."""
 
         def apply(step: Step, x: Values, run: Callable[..., Values]) -> Values:
-            y = run(*x)
-            without = run(*(still(a) if i == k else a for i, a in enumerate(x)))
-            after = [still(a) for a in x]
-            after[n : n + m] = [still(a) for a in y[:m]]
-            after[k] = x[k]
-            return [
-                as_if(a, b + c) if jnp.issubdtype(jnp.result_type(a), jnp.floating) else a
-                for a, b, c in zip(y, without, run(*after), strict=True)
-            ]
+            after = still(run(*x)[k - n])
+
+            def product(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+                wrong = [after if j == i else a for j, a in enumerate(x)]
+                right = [a if j == i else still(a) for j, a in enumerate(x)]
+                return [as_if(run(*x)[0], run(*wrong)[0] + run(*right)[0])]
+
+            return evaluate(step.body, x, Change(site, product))
+
+        return apply
+
+    def on_part(site: Site, wrong: Any, carry: bool) -> Any:
+        """A change that counts for the carry alone, or for the outputs alone."""
+
+        def apply(step: Step, x: Values, run: Callable[..., Values]) -> Values:
+            right, other = run(*x), evaluate(step.body, x, Change(site, wrong))
+            return [*other[:m], *right[m:]] if carry else [*right[:m], *other[m:]]
 
         return apply
 
     carried = [k for k in range(n, n + m) if _floats(eqn.invars[k])]
-    names = {k: f"state {k - n + 1} of {m} of the scan" if m > 1 else "the state" for k in carried}
+    states = {k: f"state {k - n + 1} of {m}" if m > 1 else "the state" for k in carried}
     for k in carried:
-        yield f"{names[k]} is not carried back:", on_operand(k, lambda t: t == first)
+        if name := _name(known, eqn.invars[k], ""):
+            states[k] = f"the state that starts as {name}"
+        for site, i, product in reads(p["jaxpr"].jaxpr, p["jaxpr"].jaxpr.invars[k]):
+            yield (
+                f"the new value of {states[k]} stands where the previous state is meant "
+                f"{_where(product)}, in the scan",
+                new_state(site, i, k),
+            )
+        yield f"{states[k]} is not carried back:", on_operand(k, lambda t: t == first)
         yield (
-            f"{names[k]} is not carried back, nor to its initial value:",
+            f"{states[k]} is not carried back, nor to its initial value:",
             (on_operand(k, lambda t: t < 0)),
         )
-        yield f"{names[k]} does not reach its initial value:", on_operand(k, lambda t: t != first)
+        yield f"{states[k]} does not reach its initial value:", on_operand(k, lambda t: t != first)
         for back in range(1, length - 1):
             over = f"{back} step{'s' * (back > 1)}"
             cut = last - back if last else back
-            yield f"{names[k]} is carried back over {over} only:", on_operand(k, partial(ne, cut))
+            yield f"{states[k]} is carried back over {over} only:", on_operand(k, partial(ne, cut))
+    for site, inner in sites(p["jaxpr"].jaxpr):
+        for text, apply in islice(_of_function(inner, known), 2):
+            for where, carry in (("in what is carried back", True), ("in the outputs", False)):
+                yield f"{text} {where}, {_where(inner)}, in the scan", on_part(site, apply, carry)
     for k in range(n):
         if _floats(eqn.invars[k]):
-            shape = eqn.invars[k].aval.shape
-            of = f"an array {shape} used at every step"
+            of = _name(known, eqn.invars[k], f"an array {eqn.invars[k].aval.shape}")
             yield (
                 f"only the first step counts for {of} (= for +=):",
                 (on_operand(k, lambda t: t == first)),
@@ -336,10 +426,13 @@ def _of_scan(eqn: Any) -> Misread:
             )
             yield f"the first step does not count for {of}:", on_operand(k, lambda t: t != first)
             yield f"the last step does not count for {of}:", on_operand(k, lambda t: t != last)
-            yield f"{of} meets the state after the step, not the previous state:", new_state(k)
 
 
 # --- words
+
+
+def _name(known: Known, atom: Any, otherwise: str) -> str:
+    return otherwise if isinstance(atom, Literal) else known.names.get(atom, otherwise)
 
 
 def _floats(atom: Any) -> bool:
@@ -356,7 +449,7 @@ def _called(eqn: Any) -> str:
 
 def _where(eqn: Any) -> str:
     """The line of the twin that an equation comes from."""
-    found = re.match(r"(.+):(\d+)(:\d+)?( |$)", source_info_util.summarize(eqn.source_info))
+    found = re.match(r"(.+?):(\d+)(?::\d+)?(?: |$)", source_info_util.summarize(eqn.source_info))
     if not found:
         return ""
     path, line = found[1], int(found[2])
