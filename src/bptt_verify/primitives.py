@@ -102,6 +102,7 @@ EXACT: dict[str, Rule] = {
     "select_n": _select_n,
     "slice": _slice,
     "squeeze": lambda p, x: x.squeeze(_axes(p["dimensions"])),
+    "stack": lambda p, *x: np.stack(x, axis=p["axis"] + 1),
     "stop_gradient": lambda p, x: x,
     "transpose": lambda p, x: x.transpose(0, *_axes(p["permutation"])),
 }

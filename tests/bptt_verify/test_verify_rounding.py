@@ -58,6 +58,7 @@ FUNCTIONS = {
     "integers": (lambda i: (i + 2, i * i, i // 3, i % 3, i == 1), INTS),
     "shapes": (lambda x: x.reshape(2, 6).T[None, ::2, ::-1].squeeze(0), A),
     "join": (lambda a, b: jnp.concatenate([a, b], axis=1) + jnp.stack([a, b]).reshape(3, 8), A, B),
+    "stack": (lambda a, b: (jnp.stack([a, b]), jnp.stack([a, b, a], axis=1)), A, B),
     "split": (lambda x: jnp.split(x, [1, 3], axis=1), A),
     "pad": (lambda x: jnp.pad(x, ((1, 0), (0, 2))), A),
     "pad with holes": (lambda x: lax.pad(x, 7.0, ((1, 2, 1), (-1, 0, 2))), A),
@@ -90,6 +91,7 @@ FUNCTIONS = {
     "small integers": (lambda i: i.astype(jnp.int8) @ i.astype(jnp.int8).T, INTS),
     "masked softmax": (lambda x: jax.nn.softmax(jnp.where(x > 0, x, -jnp.inf), where=x > 0), A),
     "jit": (lambda x: jax.jit(lambda y: y @ y.T)(x), A),
+    "checkpoint that moves": (jax.checkpoint(lambda x: x.T[::-1]), A),
     "checkpoint": (lambda x: jax.grad(lambda y: jax.checkpoint(jnp.sin)(y).sum())(x), A),
     "vmap": (jax.vmap(lambda x, m: jnp.tanh(m.T @ x), (0, None)), A, M),
     "grad of relu": (jax.grad(lambda x: (jax.nn.relu(x) ** 2).sum()), A),
@@ -118,7 +120,10 @@ def test_values_are_those_of_xla_within_rounding(name):
         assert (off <= 32 * sigma).all()
 
 
-@pytest.mark.parametrize("name", ["shapes", "split", "pad", "where", "clip", "sort", "relu"])
+MOVES = ["shapes", "split", "stack", "pad", "where", "clip", "sort", "relu"]
+
+
+@pytest.mark.parametrize("name", [*MOVES, "checkpoint that moves"])
 def test_what_only_moves_values_has_no_rounding(name):
     f, *arguments = FUNCTIONS[name]
     assert all((sigma == 0).all() for _, sigma in run(f, *arguments)[1])
