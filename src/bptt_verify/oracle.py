@@ -82,9 +82,15 @@ class Oracle:
     def forward_jaxpr(self, case: Case, drawn: Drawn) -> ClosedJaxpr:
         """The twin alone, of `{**inputs, **taps}` in the order of their names, outputs likewise."""
         with jax.enable_x64(True):
-            real, other, taps, _ = _first(self._arguments([case], [drawn], case.sizes))
-            inputs = {**real, **other, **taps}
-            return jax.make_jaxpr(lambda inputs: self._twin(inputs, case))(inputs)
+            closed: ClosedJaxpr = jax.make_jaxpr(lambda inputs: self._twin(inputs, case))(
+                self.inputs(case, drawn)
+            )
+        return closed
+
+    def inputs(self, case: Case, drawn: Drawn) -> dict[str, Array]:
+        """What the twin gets: inputs in float64, and zeros for the taps."""
+        real, other, taps, _ = _first(self._arguments([case], [drawn], case.sizes))
+        return {**real, **other, **taps}
 
     def answers(
         self,

@@ -97,6 +97,10 @@ class Rounding:
         """Cases and samples, which share the first axis, on axes of their own."""
         return x.reshape(self.cases, SAMPLES + 1, *x.shape[1:])
 
+    def leading(self, x: Array) -> Array:
+        """The first run of each case, in the place of all its samples."""
+        return np.repeat(self.apart(x)[:, 0], SAMPLES + 1, axis=0)
+
     def sampled(self, value: Any) -> Array:
         """The same value in every case and sample."""
         a = np.asarray(value)
@@ -209,7 +213,7 @@ class Rounding:
             noisy = [min(floats, key=lambda i: x[i].size)] if name in PRODUCTS else floats
             x = [self.blur(a, terms) if i in noisy else a for i, a in enumerate(x)]
         rule = ROUNDED.get(name)
-        out = [rule(p, *x)] if rule else self._one_by_one(eqn, x)
+        out = [rule(p, *x)] if rule else _one_by_one(eqn, x, self.cases * (SAMPLES + 1))
         if name not in POLES:  # infinities that were put in, and at poles, are no overflow
             self.peak[self._finite(x) & ~self._finite(out)] = math.inf
         return [self._rounded(name, a, x, terms) for a in out]
@@ -258,15 +262,6 @@ class Rounding:
                 finite &= ~self.any_entry(~np.isfinite(self.apart(a)[:, 0]))
         return finite
 
-    def _one_by_one(self, eqn: Any, x: list[Array]) -> list[Array]:
-        """A primitive without a rule here, evaluated by JAX for each sample."""
-        runs = []
-        rows = self.cases * (SAMPLES + 1)
-        for sample in zip(*x, strict=True) if x else [()] * rows:
-            out = eqn.primitive.bind(*sample, **eqn.params)
-            runs.append(out if eqn.primitive.multiple_results else [out])
-        return [np.stack([np.asarray(a) for a in column]) for column in zip(*runs, strict=True)]
-
 
 def _liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
     """Which equations the results depend on, and the last such equation to read each value."""
@@ -279,6 +274,15 @@ def _liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
                 if isinstance(atom, Var):
                     last.setdefault(atom, i)
     return needed, last
+
+
+def _one_by_one(eqn: Any, x: list[Array], rows: int) -> list[Array]:
+    """A primitive without a rule here, evaluated by JAX for each sample."""
+    runs = []
+    for sample in zip(*x, strict=True) if x else [()] * rows:
+        out = eqn.primitive.bind(*sample, **eqn.params)
+        runs.append(out if eqn.primitive.multiple_results else [out])
+    return [np.stack([np.asarray(a) for a in column]) for column in zip(*runs, strict=True)]
 
 
 def check_numbers(jaxpr: Jaxpr) -> None:
@@ -327,10 +331,7 @@ def _scan(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
         rows.reverse()
     if not rows:
         shapes = [v.aval for v in p["jaxpr"].jaxpr.outvars[len(carry) :]]
-        return [
-            *carry,
-            *(np.zeros((r.cases * (SAMPLES + 1), 0, *a.shape), a.dtype) for a in shapes),
-        ]
+        return [*carry, *(np.zeros((len(x[0]), 0, *a.shape), a.dtype) for a in shapes)]
     return [*carry, *(np.stack(column, axis=1) for column in zip(*rows, strict=True))]
 
 
@@ -341,7 +342,7 @@ def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
         (go,) = r._jaxpr(p["cond_jaxpr"].jaxpr, p["cond_jaxpr"].consts, [*test, *carry])
         r._decide(go, carry)
         # mapped over a batch, each entry stops by itself; the samples follow the first run
-        first = np.repeat(r.apart(go)[:, 0], SAMPLES + 1, axis=0)
+        first = r.leading(go)
         if not first.any():
             return carry
         new = r._jaxpr(p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, [*body, *carry])
@@ -354,7 +355,7 @@ def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
 def _cond(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     index, *rest = x
     r._decide(index, rest)
-    chosen = r.apart(index)[:, 0]
+    chosen = r.leading(index)
     if (chosen != chosen[0]).any():
         raise MixedError
     branch = p["branches"][int(np.clip(chosen[0], 0, len(p["branches"]) - 1))]

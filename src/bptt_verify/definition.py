@@ -1,0 +1,334 @@
+"""Who stands alone, when the gradient of the subject and that of the twin disagree.
+
+Either may be wrong, so others are asked about the entry ∂L/∂θ, where L = Σ ⟨cotangent, output⟩:
+
+- the definition of the derivative, (L(θ + h) - L(θ - h)) / 2h, of the twin's forward at 60 digits.
+  With h = 1e-20 about 40 of them are right, and neither a derivation nor automatic differentiation
+  nor XLA has a part in it.
+- the subject's own forward in float64: by a complex step, Im L(θ + ih) / h, where the forward takes
+  complex numbers and is analytic, by differences where not.
+
+A voter that cannot tell abstains, and says why.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bptt_verify import subject
+from bptt_verify.draw import Case, Drawn
+from bptt_verify.oracle import Answer, Oracle
+from bptt_verify.pair import Pair
+from bptt_verify.precise import DIGITS, MP, AbstainError, Precise, numbers
+from bptt_verify.tolerance import multiplier
+
+Array = NDArray[Any]
+DOUBLE = np.dtype(np.float64)
+EPS = float(np.finfo(DOUBLE).eps)
+
+STEP = MP.mpf(10) ** -20
+"""Of the differences at 60 digits."""
+
+FLOAT_STEP = 2.0**-17
+"""Of the differences in float64: about the cube root of its precision."""
+
+COMPLEX_STEP = 1e-30
+
+Who = Literal["subject", "twin", "forward", "undecided"]
+
+
+class Vote(NamedTuple):
+    """What one of them says the entry is."""
+
+    voter: str
+    value: float | None
+    """None for an abstention."""
+    uncertainty: float = 0.0
+    why: str = ""
+    """The reason to abstain."""
+
+
+class Majority(NamedTuple):
+    """All votes, and who stands alone: "forward" when the two compute different functions."""
+
+    votes: tuple[Vote, ...]
+    who: Who
+    text: str
+    """One or two sentences for a report."""
+
+
+def majority(
+    oracle: Oracle,
+    case: Case,
+    drawn: Drawn,
+    dtype: np.dtype[Any],
+    quantity: str,
+    at: tuple[int, ...],
+) -> Majority:
+    """Ask all about one entry in which the subject's value and the twin's disagree.
+
+    Args:
+        oracle: the twin.
+        case: where they disagree; a small one, at 60 digits each operation takes microseconds.
+        drawn: the arrays of that case, floats of the dtype.
+        dtype: the dtype under test. The subject's value is computed in it, all others are not.
+        quantity: what disagrees: an output, a probe, a tap, or "d" + input.
+        at: the entry's index.
+
+    Raises `ValueError` for a quantity or an entry that the pair does not have, and for a twin that
+    raises.
+    """
+    pair = oracle.pair
+    if quantity not in pair.quantities():
+        raise ValueError(f"quantity: expected one of {pair.quantities()}, got {quantity!r}")
+    double = oracle.answer(case, drawn, DOUBLE)
+    value, sigma = double.quantities[quantity]
+    if len(at) != value.ndim or any(not 0 <= i < n for i, n in zip(at, value.shape, strict=True)):
+        raise ValueError(f"at: expected the index of an entry of {value.shape}, got {at}")
+    tested = double if dtype == DOUBLE else oracle.answer(case, drawn, dtype)
+    band = float(multiplier(dtype) * tested.quantities[quantity].sigma[at])
+    exact = float(multiplier(DOUBLE) * sigma[at])
+
+    mine = _vote(
+        "subject", lambda: (_of_the_subject(pair, case, drawn, quantity, at, value.shape), band)
+    )
+    votes: tuple[Vote, ...]
+    if quantity in {**pair.outputs, **pair.probes}:
+        twin = Vote("twin (float64)", float(value[at]), exact)
+        name = f"twin ({DIGITS} digits)"
+        votes = (mine, twin, _vote(name, lambda: precise_value(oracle, case, drawn, quantity, at)))
+    else:
+        twin = Vote("twin (jax.vjp)", float(value[at]), exact)
+        name = f"definition ({DIGITS} digits)"
+        votes = (
+            mine,
+            twin,
+            _vote(name, lambda: derivative(oracle, case, drawn, quantity, at, double)),
+            _of_the_forward(pair, case, drawn, quantity, at, double),
+        )
+    who, reason = _who(*votes)
+    return Majority(votes, who, _text(votes, who, reason))
+
+
+# --- the definition, at 60 digits
+
+
+def derivative(
+    oracle: Oracle,
+    case: Case,
+    drawn: Drawn,
+    quantity: str,
+    at: tuple[int, ...],
+    double: Answer | None = None,
+) -> tuple[Any, Any]:
+    """The derivative by its definition and its uncertainty, as mpmath's numbers.
+
+    `double` is the oracle's answer in float64, where it is at hand. Raises `AbstainError` at a kink
+    and for a primitive without a rule.
+    """
+    double = double or oracle.answer(case, drawn, DOUBLE)
+    offsets = [0, STEP, -STEP, STEP / 2, -STEP / 2]
+    outputs = _forward(oracle, case, drawn, _perturbed(oracle.pair, quantity), at, offsets)
+    L: Any = 0
+    for name, cotangent in drawn.cotangents.items():
+        terms = numbers(np.asarray(cotangent, DOUBLE)[None]) * outputs[name]
+        L = L + terms.reshape(len(offsets), -1).sum(axis=1)
+    noise = _condition(double, drawn) * MP.mpf(10) ** -DIGITS
+    return _slope(list(L), STEP, noise)
+
+
+def precise_value(
+    oracle: Oracle, case: Case, drawn: Drawn, quantity: str, at: tuple[int, ...]
+) -> tuple[Any, Any]:
+    """An entry of the twin's forward as an mpmath number, and an uncertainty of 0.
+
+    Raises `AbstainError` for a primitive without a rule.
+    """
+    return _forward(oracle, case, drawn, None, (), [0])[quantity][0, *at], MP.zero
+
+
+def _forward(
+    oracle: Oracle,
+    case: Case,
+    drawn: Drawn,
+    perturbed: str | None,
+    at: tuple[int, ...],
+    offsets: Sequence[Any],
+) -> dict[str, Array]:
+    """The twin's outputs and probes, (offsets, ...), with each offset added to the entry."""
+    inputs = oracle.inputs(case, drawn)
+    closed = oracle.forward_jaxpr(case, drawn)
+    precise = Precise(len(offsets))
+    points = {name: precise.spread(inputs[name]) for name in sorted(inputs)}
+    if perturbed is not None:
+        points[perturbed] = moved = points[perturbed].copy()
+        moved[(slice(None), *at)] += np.array(offsets)
+    names = sorted({**oracle.pair.outputs, **oracle.pair.probes})
+    return dict(zip(names, precise.run(closed, list(points.values())), strict=True))
+
+
+# --- differences
+
+
+def _slope(L: Sequence[Any], h: Any, noise: Any) -> tuple[Any, Any]:
+    """dL/dθ and its uncertainty, from L at θ, θ + h, θ - h, θ + h/2 and θ - h/2.
+
+    Central differences, by Richardson extrapolated to h = 0. Raises `AbstainError` at a kink: where
+    L is smooth, the gap between the one-sided differences halves with the step.
+    """
+    right, left = [(L[i] - L[0]) / step for i, step in ((1, h), (2, -h))]
+    near_right, near_left = [(L[i] - L[0]) / step for i, step in ((3, h / 2), (4, -h / 2))]
+    coarse, fine, noise = (right + left) / 2, (near_right + near_left) / 2, 4 * noise / h
+    if not all(-np.inf < x < np.inf for x in (coarse, fine)):
+        raise AbstainError("its differences are not finite")
+    gap, near_gap = abs(right - left), abs(near_right - near_left)
+    if near_gap > 3 * gap / 4 and near_gap > noise:
+        sides = f"{float(near_left):.5g} and {float(near_right):.5g}"
+        raise AbstainError(f"its one-sided differences are {sides}, as at a kink")
+    return (4 * fine - coarse) / 3, abs(fine - coarse) + noise
+
+
+def _condition(double: Answer, drawn: Drawn) -> float:
+    """How far rounding may move L, in units of the precision it is computed with."""
+    size = 0.0
+    for name, cotangent in drawn.cotangents.items():
+        value, sigma = double.quantities[name]
+        moved = np.abs(value) + multiplier(DOUBLE) * sigma / EPS
+        counts = cotangent != 0  # zero times infinity would be NaN
+        size += float((np.abs(np.asarray(cotangent, DOUBLE)) * moved)[counts].sum())
+    return size
+
+
+def _perturbed(pair: Pair, quantity: str) -> str:
+    """The input of the twin whose cotangent the quantity is."""
+    return quantity if quantity in pair.taps else quantity.removeprefix("d")
+
+
+# --- the voters
+
+
+def _vote(voter: str, ask: Callable[[], tuple[Any, Any]]) -> Vote:
+    try:
+        value, uncertainty = ask()
+    except AbstainError as reason:
+        return Vote(voter, None, why=str(reason))
+    return Vote(voter, float(value), float(uncertainty))
+
+
+def _of_the_subject(
+    pair: Pair,
+    case: Case,
+    drawn: Drawn,
+    quantity: str,
+    at: tuple[int, ...],
+    shape: tuple[int, ...],
+) -> float:
+    ran = subject.run(pair, case, drawn)
+    try:
+        array = np.asarray(ran.arrays[quantity])
+        if array.shape != shape:
+            raise AbstainError(f"its {quantity} has shape {array.shape}, not {shape}")
+        return float(array[at])
+    except (LookupError, TypeError, ValueError):
+        said = "; ".join(ran.problems.values()) or f"its {quantity} holds no number"
+        raise AbstainError(said) from None
+
+
+def _of_the_forward(
+    pair: Pair, case: Case, drawn: Drawn, quantity: str, at: tuple[int, ...], double: Answer
+) -> Vote:
+    """A complex step where differences confirm it, differences elsewhere."""
+
+    def loss(offset: float | complex) -> Any:
+        kind = np.dtype(type(offset))
+        inputs = {
+            k: v.astype(kind if k in pair.floats else DOUBLE if v.dtype.kind == "f" else v.dtype)
+            for k, v in drawn.inputs.items()
+        }
+        inputs[_perturbed(pair, quantity)][at] += offset
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("error", np.exceptions.ComplexWarning)
+            try:
+                outputs = pair.forward(inputs, **case.options)[0]
+                terms = [np.sum(d * outputs[k]) for k, d in cotangents.items()]
+                return sum(terms[1:], terms[0]).item()
+            except (Exception, SystemExit) as error:
+                raise AbstainError(subject._say(error)) from error
+
+    def by_differences() -> tuple[float, float]:
+        if quantity in pair.taps:
+            raise AbstainError("no input of it is the tap")
+        h = FLOAT_STEP
+        noise = _condition(double, drawn) * EPS
+        return _slope([loss(offset) for offset in (0.0, h, -h, h / 2, -h / 2)], h, noise)
+
+    cotangents = {k: np.asarray(v, DOUBLE) for k, v in drawn.cotangents.items()}
+    differences = _vote("subject's forward, differences", by_differences)
+    if differences.value is None:
+        return differences._replace(voter="subject's forward")
+    try:
+        step = float(np.imag(loss(COMPLEX_STEP * 1j))) / COMPLEX_STEP
+    except AbstainError:
+        return differences
+    if not abs(step - differences.value) <= differences.uncertainty:
+        return differences  # not analytic: it takes a magnitude, a real part, a maximum
+    band = multiplier(DOUBLE) * float(double.quantities[quantity].sigma[at])
+    return Vote("subject's forward, complex step", step, band)
+
+
+# --- the count
+
+
+def _agree(a: Vote, b: Vote) -> bool:
+    """Within the wider uncertainty of the two; NaN and abstentions never do."""
+    if a.value is None or b.value is None:
+        return False
+    return a.value == b.value or abs(a.value - b.value) <= max(a.uncertainty, b.uncertainty)
+
+
+def _who(mine: Vote, twin: Vote, definition: Vote, own: Vote | None = None) -> tuple[Who, str]:
+    """Who stands alone; if nobody can be said to, why."""
+
+    def sides_with(vote: Vote | None) -> str:
+        if vote is None or vote.value is None:
+            return "nobody, it abstains"
+        with_mine, with_twin = _agree(vote, mine), _agree(vote, twin)
+        if with_mine and with_twin:
+            return "both"
+        return "subject" if with_mine else "twin" if with_twin else "neither"
+
+    if _agree(mine, twin):
+        return "undecided", "subject and twin agree here"
+    match sides_with(definition), sides_with(own):
+        case "twin", "subject":
+            return "forward", ""
+        case ("twin", _) | ("nobody, it abstains", "twin"):
+            return "subject", ""
+        case "subject", other if other != "twin":
+            return "twin", ""
+    return "undecided", f"the definition sides with {sides_with(definition)}"
+
+
+def _text(votes: tuple[Vote, ...], who: Who, reason: str) -> str:
+    mine, *others = votes
+    said = [vote for vote in others if vote.value is not None]
+    silent = [vote for vote in votes if vote.value is None]
+    values = [vote.value for vote in (mine, said[0]) if vote.value is not None]
+    # as many digits as tell the two apart
+    digits = next((n for n in range(5, 17) if len({f"{x:.{n}g}" for x in values}) > 1), 17)
+    headline = {
+        "subject": "the subject stands alone",
+        "twin": "the twin stands alone",
+        "forward": "subject and twin compute different functions, and each gradient fits its own",
+        "undecided": f"undecided, {reason}",
+    }[who]
+    text = f"{headline}: " + ", ".join(f"{v.voter} {v.value:.{digits}g}" for v in said)
+    if mine.value is not None:
+        text += f"; subject {mine.value:.{digits}g}"
+    return text + "".join(f"; {vote.voter} abstains: {vote.why}" for vote in silent)
