@@ -13,6 +13,7 @@ A voter that cannot tell abstains, and says why.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
@@ -23,7 +24,6 @@ from numpy.typing import NDArray
 from bptt_verify import subject
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Oracle
-from bptt_verify.pair import Pair
 from bptt_verify.precise import DIGITS, MP, AbstainError, Precise, numbers
 from bptt_verify.tolerance import multiplier
 
@@ -62,6 +62,22 @@ class Majority(NamedTuple):
     """One or two sentences for a report."""
 
 
+class Entry(NamedTuple):
+    """One entry of one quantity in one case."""
+
+    oracle: Oracle
+    case: Case
+    drawn: Drawn
+    quantity: str
+    at: tuple[int, ...]
+
+    @property
+    def source(self) -> str:
+        """The input of the twin, or the tap, whose cotangent the quantity is."""
+        pair, name = self.oracle.pair, self.quantity
+        return name if name in pair.taps else name.removeprefix("d")
+
+
 def majority(
     oracle: Oracle,
     case: Case,
@@ -87,30 +103,28 @@ def majority(
     if quantity not in pair.quantities():
         raise ValueError(f"quantity: expected one of {pair.quantities()}, got {quantity!r}")
     double = oracle.answer(case, drawn, DOUBLE)
+    tested = double if dtype == DOUBLE else oracle.answer(case, drawn, dtype)
     value, sigma = double.quantities[quantity]
     if len(at) != value.ndim or any(not 0 <= i < n for i, n in zip(at, value.shape, strict=True)):
         raise ValueError(f"at: expected the index of an entry of {value.shape}, got {at}")
-    tested = double if dtype == DOUBLE else oracle.answer(case, drawn, dtype)
-    band = float(multiplier(dtype) * tested.quantities[quantity].sigma[at])
+    entry = Entry(oracle, case, drawn, quantity, at)
     exact = float(multiplier(DOUBLE) * sigma[at])
+    noise = float(tested.quantities[quantity].sigma[at])
 
-    mine = _vote(
-        "subject", lambda: (_of_the_subject(pair, case, drawn, quantity, at, value.shape), band)
-    )
+    def of_the_subject() -> tuple[float, float]:
+        got = _of_the_subject(entry, value.shape)
+        return got, _band(got, noise, dtype)
+
+    mine = _vote("subject", of_the_subject)
     votes: tuple[Vote, ...]
     if quantity in {**pair.outputs, **pair.probes}:
         twin = Vote("twin (float64)", float(value[at]), exact)
-        name = f"twin ({DIGITS} digits)"
-        votes = (mine, twin, _vote(name, lambda: precise_value(oracle, case, drawn, quantity, at)))
+        votes = mine, twin, _vote(f"twin ({DIGITS} digits)", lambda: precise_value(entry))
     else:
         twin = Vote("twin (jax.vjp)", float(value[at]), exact)
         name = f"definition ({DIGITS} digits)"
-        votes = (
-            mine,
-            twin,
-            _vote(name, lambda: derivative(oracle, case, drawn, quantity, at, double)),
-            _of_the_forward(pair, case, drawn, quantity, at, double),
-        )
+        definition = _vote(name, lambda: derivative(entry, double))
+        votes = mine, twin, definition, _of_the_forward(entry, double)
     who, reason = _who(*votes)
     return Majority(votes, who, _text(votes, who, reason))
 
@@ -118,56 +132,46 @@ def majority(
 # --- the definition, at 60 digits
 
 
-def derivative(
-    oracle: Oracle,
-    case: Case,
-    drawn: Drawn,
-    quantity: str,
-    at: tuple[int, ...],
-    double: Answer | None = None,
-) -> tuple[Any, Any]:
+def derivative(entry: Entry, double: Answer | None = None) -> tuple[Any, Any]:
     """The derivative by its definition and its uncertainty, as mpmath's numbers.
 
     `double` is the oracle's answer in float64, where it is at hand. Raises `AbstainError` at a kink
     and for a primitive without a rule.
     """
-    double = double or oracle.answer(case, drawn, DOUBLE)
-    offsets = [0, STEP, -STEP, STEP / 2, -STEP / 2]
-    outputs = _forward(oracle, case, drawn, _perturbed(oracle.pair, quantity), at, offsets)
-    L: Any = 0
-    for name, cotangent in drawn.cotangents.items():
+    double = double or entry.oracle.answer(entry.case, entry.drawn, DOUBLE)
+    offsets = [MP.zero, STEP, -STEP, STEP / 2, -STEP / 2]
+    outputs = _forward(entry, offsets)
+    loss: Any = 0
+    for name, cotangent in entry.drawn.cotangents.items():
         terms = numbers(np.asarray(cotangent, DOUBLE)[None]) * outputs[name]
-        L = L + terms.reshape(len(offsets), -1).sum(axis=1)
-    noise = _condition(double, drawn) * MP.mpf(10) ** -DIGITS
-    return _slope(list(L), STEP, noise)
+        loss = loss + terms.reshape(len(offsets), -1).sum(axis=1)
+    noise = _condition(double, entry.drawn) * MP.mpf(10) ** -DIGITS
+    return _slope(list(loss), STEP, noise)
 
 
-def precise_value(
-    oracle: Oracle, case: Case, drawn: Drawn, quantity: str, at: tuple[int, ...]
-) -> tuple[Any, Any]:
+def precise_value(entry: Entry) -> tuple[Any, Any]:
     """An entry of the twin's forward as an mpmath number, and an uncertainty of 0.
 
     Raises `AbstainError` for a primitive without a rule.
     """
-    return _forward(oracle, case, drawn, None, (), [0])[quantity][0, *at], MP.zero
+    return _forward(entry)[entry.quantity][(0, *entry.at)], MP.zero
 
 
-def _forward(
-    oracle: Oracle,
-    case: Case,
-    drawn: Drawn,
-    perturbed: str | None,
-    at: tuple[int, ...],
-    offsets: Sequence[Any],
-) -> dict[str, Array]:
-    """The twin's outputs and probes, (offsets, ...), with each offset added to the entry."""
-    inputs = oracle.inputs(case, drawn)
+def _forward(entry: Entry, offsets: Sequence[Any] = ()) -> dict[str, Array]:
+    """The twin's outputs and probes, (offsets, ...), with each offset added to the entry's source.
+
+    Without offsets, (1, ...) at the point itself.
+    """
+    oracle, case = entry.oracle, entry.case
+    real, other, taps, _ = oracle._arguments(case, entry.drawn)
+    inputs = {**real, **other, **taps}
     closed = oracle.forward_jaxpr(case, drawn)
-    precise = Precise(len(offsets))
+    precise = Precise(len(offsets) or 1)
     points = {name: precise.spread(inputs[name]) for name in sorted(inputs)}
-    if perturbed is not None:
-        points[perturbed] = moved = points[perturbed].copy()
-        moved[(slice(None), *at)] += np.array(offsets)
+    if offsets:
+        points[entry.source] = moved = points[entry.source].copy()
+        index: Any = (slice(None), *entry.at)
+        moved[index] += np.array(offsets)
     names = sorted({**oracle.pair.outputs, **oracle.pair.probes})
     return dict(zip(names, precise.run(closed, list(points.values())), strict=True))
 
@@ -184,7 +188,7 @@ def _slope(L: Sequence[Any], h: Any, noise: Any) -> tuple[Any, Any]:
     right, left = [(L[i] - L[0]) / step for i, step in ((1, h), (2, -h))]
     near_right, near_left = [(L[i] - L[0]) / step for i, step in ((3, h / 2), (4, -h / 2))]
     coarse, fine, noise = (right + left) / 2, (near_right + near_left) / 2, 4 * noise / h
-    if not all(-np.inf < x < np.inf for x in (coarse, fine)):
+    if not all(-math.inf < x < math.inf for x in (coarse, fine)):
         raise AbstainError("its differences are not finite")
     gap, near_gap = abs(right - left), abs(near_right - near_left)
     if near_gap > 3 * gap / 4 and near_gap > noise:
@@ -198,15 +202,11 @@ def _condition(double: Answer, drawn: Drawn) -> float:
     size = 0.0
     for name, cotangent in drawn.cotangents.items():
         value, sigma = double.quantities[name]
-        moved = np.abs(value) + multiplier(DOUBLE) * sigma / EPS
+        with np.errstate(over="ignore"):
+            moved = np.abs(value) + multiplier(DOUBLE) * sigma / EPS
         counts = cotangent != 0  # zero times infinity would be NaN
         size += float((np.abs(np.asarray(cotangent, DOUBLE)) * moved)[counts].sum())
     return size
-
-
-def _perturbed(pair: Pair, quantity: str) -> str:
-    """The input of the twin whose cotangent the quantity is."""
-    return quantity if quantity in pair.taps else quantity.removeprefix("d")
 
 
 # --- the voters
@@ -220,29 +220,27 @@ def _vote(voter: str, ask: Callable[[], tuple[Any, Any]]) -> Vote:
     return Vote(voter, float(value), float(uncertainty))
 
 
-def _of_the_subject(
-    pair: Pair,
-    case: Case,
-    drawn: Drawn,
-    quantity: str,
-    at: tuple[int, ...],
-    shape: tuple[int, ...],
-) -> float:
-    ran = subject.run(pair, case, drawn)
-    try:
-        array = np.asarray(ran.arrays[quantity])
-        if array.shape != shape:
-            raise AbstainError(f"its {quantity} has shape {array.shape}, not {shape}")
-        return float(array[at])
-    except (LookupError, TypeError, ValueError):
-        said = "; ".join(ran.problems.values()) or f"its {quantity} holds no number"
-        raise AbstainError(said) from None
+def _band(value: float, sigma: float, dtype: np.dtype[Any]) -> float:
+    """The tolerance for a value that is rounded once at least.
+
+    σ is that of the twin's gradient, which a stop_gradient in the twin makes too small.
+    """
+    return multiplier(dtype) * max(sigma, float(np.finfo(dtype).eps) / 2 * abs(value))
 
 
-def _of_the_forward(
-    pair: Pair, case: Case, drawn: Drawn, quantity: str, at: tuple[int, ...], double: Answer
-) -> Vote:
+def _of_the_subject(entry: Entry, shape: tuple[int, ...]) -> float:
+    ran = subject.run(entry.oracle.pair, entry.case, entry.drawn)
+    if entry.quantity not in ran.arrays:
+        raise AbstainError("; ".join(ran.problems.values()))
+    array = np.asarray(ran.arrays[entry.quantity])
+    if array.dtype.kind not in "fiub" or array.shape != shape:
+        raise AbstainError(f"expected real numbers {shape}, got {array.dtype} {array.shape}")
+    return float(array[entry.at])
+
+
+def _of_the_forward(entry: Entry, double: Answer) -> Vote:
     """A complex step where differences confirm it, differences elsewhere."""
+    pair, drawn = entry.oracle.pair, entry.drawn
 
     def loss(offset: float | complex) -> Any:
         kind = np.dtype(type(offset))
@@ -250,19 +248,19 @@ def _of_the_forward(
             k: v.astype(kind if k in pair.floats else DOUBLE if v.dtype.kind == "f" else v.dtype)
             for k, v in drawn.inputs.items()
         }
-        inputs[_perturbed(pair, quantity)][at] += offset
+        inputs[entry.source][entry.at] += offset
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             warnings.simplefilter("error", np.exceptions.ComplexWarning)
             try:
-                outputs = pair.forward(inputs, **case.options)[0]
+                outputs = pair.forward(inputs, **entry.case.options)[0]
                 terms = [np.sum(d * outputs[k]) for k, d in cotangents.items()]
                 return sum(terms[1:], terms[0]).item()
             except (Exception, SystemExit) as error:
                 raise AbstainError(subject._say(error)) from error
 
     def by_differences() -> tuple[float, float]:
-        if quantity in pair.taps:
+        if entry.quantity in pair.taps:
             raise AbstainError("no input of it is the tap")
         h = FLOAT_STEP
         noise = _condition(double, drawn) * EPS
@@ -278,18 +276,18 @@ def _of_the_forward(
         return differences
     if not abs(step - differences.value) <= differences.uncertainty:
         return differences  # not analytic: it takes a magnitude, a real part, a maximum
-    band = multiplier(DOUBLE) * float(double.quantities[quantity].sigma[at])
-    return Vote("subject's forward, complex step", step, band)
+    sigma = float(double.quantities[entry.quantity].sigma[entry.at])
+    return Vote("subject's forward, complex step", step, _band(step, sigma, DOUBLE))
 
 
 # --- the count
 
 
 def _agree(a: Vote, b: Vote) -> bool:
-    """Within the wider uncertainty of the two; NaN and abstentions never do."""
-    if a.value is None or b.value is None:
+    """Within the wider uncertainty of the two; abstentions, infinity and NaN never do."""
+    if a.value is None or b.value is None or not math.isfinite(a.value - b.value):
         return False
-    return a.value == b.value or abs(a.value - b.value) <= max(a.uncertainty, b.uncertainty)
+    return abs(a.value - b.value) <= max(a.uncertainty, b.uncertainty)
 
 
 def _who(mine: Vote, twin: Vote, definition: Vote, own: Vote | None = None) -> tuple[Who, str]:
