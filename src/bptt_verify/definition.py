@@ -251,7 +251,6 @@ def _of_the_forward(entry: Entry, double: Answer) -> Vote:
         inputs[entry.source][entry.at] += offset
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
-            warnings.simplefilter("error", np.exceptions.ComplexWarning)
             try:
                 outputs = pair.forward(inputs, **entry.case.options)[0]
                 terms = [np.sum(d * outputs[k]) for k, d in cotangents.items()]
@@ -275,7 +274,7 @@ def _of_the_forward(entry: Entry, double: Answer) -> Vote:
     except AbstainError:
         return differences
     if not abs(step - differences.value) <= differences.uncertainty:
-        return differences  # not analytic: it takes a magnitude, a real part, a maximum
+        return differences  # not analytic: it takes a magnitude, a real part, a choice
     sigma = float(double.quantities[entry.quantity].sigma[entry.at])
     return Vote("subject's forward, complex step", step, _band(step, sigma, DOUBLE))
 

@@ -1,6 +1,7 @@
 """Who stands alone: votes by the definition of the derivative and by the subject's own forward."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from jax import lax
 from test_verify_rounding import FUNCTIONS, run
 
 from bptt_verify import Index, Mask, Pair, draw
-from bptt_verify.definition import Entry, derivative, majority
+from bptt_verify.definition import Entry, _slope, derivative, majority
 from bptt_verify.oracle import Oracle
 from bptt_verify.pairs import REGISTRY, readout_pair, rnn_pair
 from bptt_verify.precise import MP, AbstainError, Precise
@@ -81,8 +82,27 @@ def test_values_are_those_of_float64_or_the_missing_rule_is_named(name):
             assert (off <= 32 * sigma).all()
 
 
+def test_poles_are_infinite():
+    def f(x):
+        return 1 / x, -1 / x, x**-2, lax.rsqrt(x), jnp.log(x), x / x
+
+    zero = np.zeros(1)
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(f)(zero)
+    values = [float(a[0, 0]) for a in Precise(1).run(closed, [Precise(1).spread(zero)])]
+    np.testing.assert_equal(values, [np.inf, -np.inf, np.inf, np.inf, -np.inf, np.nan])
+
+
 def test_nobody_elses_precision_is_changed():
     assert mpmath.mp.dps == 15
+
+
+def test_the_differences_of_a_quartic_are_exact():
+    h = Fraction(1, 10)
+    at = [1, 1 + h, 1 - h, 1 + h / 2, 1 - h / 2]
+    value, uncertainty = _slope([x**4 + x**3 for x in at], h, Fraction(0))
+    assert value == 7
+    assert 0 < uncertainty < h
 
 
 # name: twin, its derivative in mpmath's numbers
