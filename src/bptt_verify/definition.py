@@ -163,9 +163,8 @@ def _forward(entry: Entry, offsets: Sequence[Any] = ()) -> dict[str, Array]:
     Without offsets, (1, ...) at the point itself.
     """
     oracle, case = entry.oracle, entry.case
-    real, other, taps, _ = oracle._arguments(case, entry.drawn)
-    inputs = {**real, **other, **taps}
-    closed = oracle.forward_jaxpr(case, drawn)
+    inputs = oracle.inputs(case, entry.drawn)
+    closed = oracle.forward_jaxpr(case, entry.drawn)
     precise = Precise(len(offsets) or 1)
     points = {name: precise.spread(inputs[name]) for name in sorted(inputs)}
     if offsets:
