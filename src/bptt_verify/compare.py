@@ -45,15 +45,11 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
         return _wrong(f"expected dtype {dtype}, got {got.dtype}")
 
     exact = np.asarray(got, np.float64)
-    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
-        tolerance = multiplier(dtype) * sigma
-        error = np.abs(exact - value) / tolerance  # 0/0 where nothing is rounded and nothing is off
-        equal = exact == value  # never so for NaN
-        error = np.where(equal, 0.0, error)
-        error = np.where(np.isnan(error) | ~np.isfinite(exact) & ~equal, np.inf, error)
-        sharp = (tolerance <= SHARP * np.abs(value)) & (value != 0)
+    error = errors(exact, expected, dtype)
+    tolerance = multiplier(dtype) * sigma
     worst = float(error.max())
     if worst <= 1:
+        sharp = (tolerance <= SHARP * np.abs(value)) & (value != 0)
         return Comparison(worst, "", bool(sharp.any()), not sigma.any())
     at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     where = f" at {at}" if at else ""
@@ -62,12 +58,17 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
     return Comparison(worst, problem, excusable=finite)
 
 
-def within(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
-    """Which entries of an array of the right shape agree."""
+def errors(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArray[np.float64]:
+    """The error of each entry in units of the tolerance; infinite where only equality would do."""
     value, sigma = expected
-    with np.errstate(invalid="ignore"):
-        near = np.abs(got.astype(np.float64) - value) <= multiplier(dtype) * sigma
-    return near | (got == value)
+    got = np.asarray(got, np.float64)
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
+        # 0/0 where nothing is rounded and nothing is off
+        error = np.abs(got - value) / (multiplier(dtype) * sigma)
+        equal = got == value  # never so for NaN
+        error[equal] = 0.0
+        error[np.isnan(error) | ~np.isfinite(got) & ~equal] = np.inf
+    return error
 
 
 def _wrong(problem: str) -> Comparison:

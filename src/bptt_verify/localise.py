@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify import draw, local, subject
-from bptt_verify.compare import Comparison, compare, within
+from bptt_verify.compare import Comparison, compare, errors
 from bptt_verify.draw import Case
 from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.shapes import Shape
@@ -103,7 +103,7 @@ def _fault(
     expected = answer.quantities[name]
     if not isinstance(array, np.ndarray) or array.shape != expected.value.shape:
         return Fault(name, "", "", by_itself)
-    off = ~within(array, expected, dtype)
+    off = errors(array, expected, dtype) > 1
     axes = Shape(oracle.pair.shapes()[name]).axes
     letters = [letter for _, letter in axes]
     steps = ""

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from bptt_verify.localise import Diagnosis
 from bptt_verify.report import Report, Row, Verdict, overall, versions
 
 STEPS = {
@@ -98,21 +99,44 @@ def table(reports: Sequence[Report]) -> RenderableType:
     return Group(grid, summary)
 
 
-def failure(report: Report) -> Text:
-    """What went wrong first, its smallest case, and how to see it again: lines to copy whole."""
+def failure(report: Report) -> RenderableType:
+    """What went wrong first, where and why, its smallest case, and how to see it again."""
     first = report.first_failure
     assert first is not None
     failed = [row for row in report.rows if row.verdict == "fail"]
     equation = next((row.equation for row in failed if row.name == first.row), None)
     where = f"  equation ({equation.number}): {equation.formula}" if equation else ""
-    return Text.assemble(
+    text = Text.assemble(
         (f"\n{report.pair} {report.dtype}: {first.row}", COLOUR["fail"]),
         f"{where}\n",
         f"  {first.problem}\n",
+        f"  {first.votes}\n" if first.votes else "",
         f"  smallest case  {first.case}\n",
         f"  again          {first.reproduce}\n",
         f"  all that fail  {', '.join(row.name for row in failed)}\n",
     )
+    if first.diagnosis is None:
+        return text
+    likely = first.diagnosis.likely
+    cause = Text.assemble(
+        *((f"  likely: {term}\n", "bold") for term in likely),
+        "" if likely else f"  none of {first.diagnosis.tried} likely mistakes explains it\n",
+    )
+    return Group(text, _faults(first.diagnosis), cause)
+
+
+def _faults(diagnosis: Diagnosis) -> Table:
+    """One line for each wrong quantity: which steps, which part, and whether it is the cause."""
+    grid = Table(
+        title=f"looked at closer: {diagnosis.case}", title_justify="left", header_style="bold"
+    )
+    for heading in ("wrong", "step", "part", "by itself"):
+        grid.add_column(heading, overflow="fold")
+    for fault in diagnosis.faults:
+        verdict = {True: "yes", False: "follows from δ", None: ""}[fault.by_itself]
+        style = COLOUR["fail"] if fault.by_itself else ""
+        grid.add_row(fault.name, fault.steps, fault.block or "all", verdict, style=style)
+    return grid
 
 
 def versions_line() -> Text:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
+from bptt_verify.localise import Diagnosis
 from bptt_verify.pair import Equation
 
 Verdict = Literal["pass", "fail", "inconclusive"]
@@ -37,6 +38,13 @@ class Failure:
     problem: str
     case: str
     reproduce: str
+    diagnosis: Diagnosis | None
+    """Which step, which block, which term; None where no case could be looked at closer."""
+    alone: str
+    """Who stands alone in this row: "subject", "twin", "undecided", or "forward" where the two
+    compute different functions; empty for a row that is not about numbers."""
+    votes: str
+    """What each oracle says, in a sentence."""
 
 
 @dataclass(frozen=True)
@@ -89,5 +97,5 @@ def jsonable(report: Report) -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     """What the run depends on."""
-    packages = ("manual-bptt", "numpy", "jax", "jaxlib", "hypothesis")
+    packages = ("manual-bptt", "numpy", "jax", "jaxlib", "mpmath", "hypothesis")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

@@ -412,7 +412,7 @@ def _of_scan(eqn: Any, known: Known) -> Misread:
     for site, inner in sites(p["jaxpr"].jaxpr):
         for text, apply in islice(_of_function(inner, known), 2):
             for where, carry in (("in what is carried back", True), ("in the outputs", False)):
-                yield f"{text} {where}, {_where(inner)}, in the scan", on_part(site, apply, carry)
+                yield f"{text} {where} {_where(inner)}, in the scan", on_part(site, apply, carry)
     for k in range(n):
         if _floats(eqn.invars[k]):
             of = _name(known, eqn.invars[k], f"an array {eqn.invars[k].aval.shape}")

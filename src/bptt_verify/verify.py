@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from math import prod
 from shlex import quote
 from typing import Any, NamedTuple
@@ -15,16 +16,22 @@ from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.errors import Flaky
 from numpy.typing import DTypeLike
 
-from bptt_verify import draw, subject
+from bptt_verify import draw, local, subject
 from bptt_verify.batch import Batches
-from bptt_verify.compare import Comparison, compare
+from bptt_verify.compare import Comparison, compare, errors
+from bptt_verify.definition import majority
 from bptt_verify.draw import Case
+from bptt_verify.localise import diagnose
 from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.pair import Pair
 from bptt_verify.report import Failure, Report, Row, Verdict, versions
 from bptt_verify.tolerance import DTYPES, multiplier
 
 XLA = "twin run by XLA"
+STEPS = "each step by itself"
+
+LONG = 64
+"""Steps of the one long case, which is held against the twin step by step."""
 
 AT_ONCE = 2048
 """Cases drawn before they are judged together."""
@@ -80,6 +87,9 @@ def verify(
         alone = draw.parse(pair, case)
         tally.add(alone, judge(oracle, alone, kind))
     failed = tally.failed
+    if failed is None and tally.largest is not None and case is None:
+        for chosen in (tally.largest, long_case(pair, tally.largest)):
+            tally.record(_one_by_one(oracle, chosen, kind))
     for chosen in filter(None, (tally.largest, failed and failed.case)):
         if by_xla := _twin_by_xla(oracle, chosen):
             tally.record({XLA: by_xla})
@@ -94,7 +104,7 @@ def verify(
         seconds=time.perf_counter() - start,
         rows=tally.rows(oracle.unread_taps),
         failed_at=tally.failed_at,
-        first_failure=_failure(pair, kind, failed),
+        first_failure=_failure(oracle, kind, failed) if failed else None,
         versions=versions(),
     )
 
@@ -146,6 +156,23 @@ def _held(
     }
     found[subject.UNCHANGED] = found[subject.AGAIN] = Comparison(0.0, "")
     return found | {row: Comparison(np.inf, text) for row, text in ran.problems.items()}
+
+
+def long_case(pair: Pair, like: Case) -> Case:
+    """A case of many steps, and else small."""
+    sizes = {letter: LONG if letter == pair.time else 3 for letter in like.sizes}
+    return replace(like, sizes=sizes, fills=dict.fromkeys(like.fills, "normal:0"))
+
+
+def _one_by_one(oracle: Oracle, case: Case, dtype: np.dtype[Any]) -> dict[str, Comparison]:
+    """The case, each step by itself at the subject's own states and δ; nothing without taps."""
+    drawn = draw.realise(oracle.pair, case, dtype)
+    if not oracle.pair.taps or oracle.answer(case, drawn, dtype).undecided:
+        return {}
+    ran = subject.run(oracle.pair, case, drawn)
+    found = local.check(oracle, case, drawn, ran.arrays, dtype)
+    worst = max(found.values(), key=lambda c: c.error, default=None)
+    return {STEPS: worst._replace(sharp=True)} if worst else {}
 
 
 def _twin_by_xla(oracle: Oracle, case: Case) -> Comparison | None:
@@ -286,15 +313,32 @@ def _shrink(oracle: Oracle, failed: Failed, cases: int, seed: int, dtype: np.dty
     return smallest
 
 
-def _failure(pair: Pair, dtype: np.dtype[Any], failed: Failed | None) -> Failure | None:
-    if failed is None:
-        return None
-    case = str(failed.case)
+def _failure(oracle: Oracle, dtype: np.dtype[Any], failed: Failed) -> Failure:
+    """What can be said of the case: where it goes wrong, and who is wrong."""
+    pair, case = oracle.pair, str(failed.case)
     if pair.origin:
         again = f"bptt verify {quote(pair.origin)} --dtype {dtype} --case {quote(case)}"
     else:
         again = f"verify(pair, dtype={str(dtype)!r}, case={case!r})"
-    return Failure(failed.row, failed.problem, case, again)
+    diagnosis, alone, votes = None, "", ""
+    if failed.row in pair.quantities():
+        diagnosis = diagnose(oracle, failed.case, dtype)
+        alone, votes = _votes(oracle, dtype, failed)
+    return Failure(failed.row, failed.problem, case, again, diagnosis, alone, votes)
+
+
+def _votes(oracle: Oracle, dtype: np.dtype[Any], failed: Failed) -> tuple[str, str]:
+    """Who stands alone at the worst entry of the row."""
+    drawn = draw.realise(oracle.pair, failed.case, dtype)
+    answer = oracle.answer(failed.case, drawn, dtype)
+    got = subject.run(oracle.pair, failed.case, drawn).arrays.get(failed.row)
+    expected = answer.quantities[failed.row]
+    if not isinstance(got, np.ndarray | np.generic) or got.shape != expected.value.shape:
+        return "", ""
+    error = errors(np.asarray(got), expected, dtype)
+    at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
+    found = majority(oracle, failed.case, drawn, dtype, failed.row, at)
+    return found.who, found.text
 
 
 def _check(pair: Pair, cases: int, seed: int, dtype: DTypeLike) -> np.dtype[Any]:

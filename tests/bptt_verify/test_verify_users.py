@@ -2,7 +2,7 @@
 
 A file says what its mistake is in `FIX` (the wrong text and the right one), `STEP` (the quantity
 where it starts), `TERM` (words of a good diagnosis) and `LINE` (of the twin, whose derivative is
-the wrong one).
+the wrong one, if it is a line).
 """
 
 import runpy
@@ -31,12 +31,22 @@ def failing(report):
 
 
 @every_user
-def test_the_mistake_is_caught_where_it_starts(path):
+def test_the_report_names_where_it_starts_and_why(path):
     (pair,) = load(str(path))
+    said = runpy.run_path(str(path))
     report = verify(pair, cases=CASES)
     assert report.verdict == "fail"
-    assert runpy.run_path(str(path))["STEP"] in failing(report)
+    assert said["STEP"] in failing(report)
     assert not {*pair.outputs, *pair.probes} & failing(report)
+    first = report.first_failure
+    assert first.alone in ("subject", "undecided")
+    starts = {fault.name for fault in first.diagnosis.faults if fault.by_itself is not False}
+    assert said["STEP"] in starts
+    if pair.taps:  # then effects are told from causes
+        assert len(starts) <= 2
+    (likely, *_) = first.diagnosis.likely
+    assert said["TERM"] in likely
+    assert said["LINE"] in likely
 
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])

@@ -83,5 +83,5 @@ pair = Pair(
 
 FIX = ("delta_r[t] = d_right[t] * (", "delta_r[t] = (d_right[t] + carry_r) * (")
 STEP = "delta_r"
-TERM = "carry"
-LINE = 's @ i["W_r"].T'
+TERM = "r0 is not carried back"
+LINE = "jax.lax.scan(from_right"

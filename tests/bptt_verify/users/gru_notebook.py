@@ -89,5 +89,5 @@ pair = Pair(
 
 FIX = ("dh * (n - prev) * z", "dh * (prev - n) * z")
 STEP = "delta_z"
-TERM = "sign"
-LINE = "h = (1 - z) * n + z * h"
+TERM = "wrong sign"
+LINE = "z = jax.nn.sigmoid("

@@ -96,5 +96,5 @@ pair = Pair(
 
 FIX = ('dc * step["c"] * f', 'dc * step["c_prev"] * f')
 STEP = "da_f"
-TERM = "previous cell state"
+TERM = "previous state is meant"
 LINE = "c = f * c + i * jnp.tanh"

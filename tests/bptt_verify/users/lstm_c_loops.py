@@ -96,5 +96,5 @@ pair = Pair(
 
 FIX = ("dwh[r * H + k] = dgates", "dwh[r * H + k] += dgates")
 STEP = "dwh"
-TERM = "sum over time"
-LINE = 'p["wh"] @ h'
+TERM = "= for +="
+LINE = "jax.lax.scan(step"

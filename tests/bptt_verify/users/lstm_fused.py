@@ -92,5 +92,5 @@ pair = Pair(
 
 FIX = ("[dc * i, dc * cs[t],", "[dc * g, dc * cs[t],")
 STEP = "delta"
-TERM = "input gate"
+TERM = "a factor is multiplied by itself"
 LINE = "c = f * c + i * jnp.tanh"

@@ -90,5 +90,5 @@ pair = Pair(
 
 FIX = ("grad_h * c * o", "grad_h * np.tanh(c) * o")
 STEP = "dbias"
-TERM = "tanh"
+TERM = "the argument of tanh stands where tanh is meant"
 LINE = "h = jax.nn.sigmoid(z_o) * jnp.tanh(c)"

@@ -103,5 +103,5 @@ pair = Pair(
 
 FIX = ("dc = np.zeros_like(dc_n)", "dc = dc_n")
 STEP = "dc"
-TERM = "last cell state"
+TERM = "the cotangent of c_n was dropped"
 LINE = ""

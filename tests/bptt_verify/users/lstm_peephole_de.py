@@ -89,5 +89,5 @@ pair = Pair(
 
 FIX = ("dc = dc_weiter + dh * a[t]", 'dc = dc_weiter + dz_a * ein["p_a"] + dh * a[t]')
 STEP = "dc"
-TERM = "peephole"
+TERM = "the path through"
 LINE = 'a = jax.nn.sigmoid(z_a + ein["p_a"] * c)'

@@ -73,5 +73,5 @@ pair = Pair(
 
 FIX = ("dWhh += np.dot(dhraw, hs[t].T)", "dWhh += np.dot(dhraw, hs[t - 1].T)")
 STEP = "dWhh"
-TERM = "previous state"
+TERM = "previous state is meant"
 LINE = 'v["Whh"] @ h'

@@ -82,5 +82,5 @@ pair = Pair(
 
 FIX = ('np.dot(parameters["Waa"], dtanh)', 'np.dot(parameters["Waa"].T, dtanh)')
 STEP = "da0"
-TERM = "transposed"
+TERM = "Waa is transposed"
 LINE = 'inputs["Waa"] @ a'

@@ -77,5 +77,5 @@ pair = Pair(
 
 FIX = ('grad_h + grad["output"][t] * (', '(grad_h + grad["output"][t]) * (')
 STEP = "delta"
-TERM = "relu"
+TERM = "the derivative of relu is missing in what is carried back"
 LINE = "h = jax.nn.relu(a)"

@@ -68,5 +68,5 @@ pair = Pair(
 
 FIX = ("max(0, t - bptt_truncate), t + 1)", "max(0, t - bptt_truncate + 1), t + 1)")
 STEP = "delta"
-TERM = "window"
-LINE = "jax.lax.stop_gradient(states[first - 1])"
+TERM = "bptt_truncate="
+LINE = ""
