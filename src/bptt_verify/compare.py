@@ -66,9 +66,8 @@ def errors(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArr
         # 0/0 where nothing is rounded and nothing is off
         error = np.abs(got - value) / (multiplier(dtype) * sigma)
         equal = got == value  # never so for NaN
-        error[equal] = 0.0
-        error[np.isnan(error) | ~np.isfinite(got) & ~equal] = np.inf
-    return error
+        error = np.where(equal, 0.0, error)
+        return np.where(np.isnan(error) | ~np.isfinite(got) & ~equal, np.inf, error)
 
 
 def _wrong(problem: str) -> Comparison:

@@ -25,6 +25,7 @@ from bptt_verify import subject
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.precise import DIGITS, MP, AbstainError, Precise, numbers
+from bptt_verify.surgery import sites
 from bptt_verify.tolerance import multiplier
 
 Array = NDArray[Any]
@@ -126,6 +127,9 @@ def majority(
         definition = _vote(name, lambda: derivative(entry, double))
         votes = mine, twin, definition, _of_the_forward(entry, double)
     who, reason = _who(*votes)
+    if who == "twin" and _stops_gradients(entry):
+        # truncation is meant so, and is no derivative of the function
+        who, reason = "undecided", "the twin stops gradients, on purpose or not"
     return Majority(votes, who, _text(votes, who, reason))
 
 
@@ -276,6 +280,11 @@ def _of_the_forward(entry: Entry, double: Answer) -> Vote:
         return differences  # not analytic: it takes a magnitude, a real part, a choice
     sigma = float(double.quantities[entry.quantity].sigma[entry.at])
     return Vote("subject's forward, complex step", step, _band(step, sigma, DOUBLE))
+
+
+def _stops_gradients(entry: Entry) -> bool:
+    closed = entry.oracle.forward_jaxpr(entry.case, entry.drawn)
+    return any(eqn.primitive.name == "stop_gradient" for _, eqn in sites(closed.jaxpr))
 
 
 # --- the count

@@ -238,6 +238,8 @@ wrong_transposed_rule.defvjp(lambda x: (jnp.tanh(x), x), lambda x, d: (d * x,))
 WRONG_TWINS = {
     "custom_jvp": wrong_rule,
     "custom_vjp": wrong_transposed_rule,
+}
+STOPPED_TWINS = {
     "stop_gradient": lambda x: jnp.tanh(lax.stop_gradient(x)) + 0 * x,
     "stop_gradient in a scan": lambda x: lax.scan(
         lambda c, _: (jnp.tanh(lax.stop_gradient(c)), None), x, length=1
@@ -251,6 +253,13 @@ def test_a_twin_with_a_wrong_derivative_stands_alone(name, dtype):
     found = ask(elementwise(WRONG_TWINS[name]), "N=2 seed=3", "dx", (1,), dtype)
     assert found.who == "twin"
     assert found.text.startswith("the twin stands alone: ")
+
+
+@pytest.mark.parametrize("name", STOPPED_TWINS)
+def test_a_twin_that_stops_gradients_may_mean_it(name):
+    found = ask(elementwise(STOPPED_TWINS[name]), "N=2 seed=3", "dx", (1,), F64)
+    assert found.who == "undecided"
+    assert "stops gradients" in found.text
 
 
 def test_a_twin_with_another_forward():
