@@ -2,6 +2,17 @@
 
 from bptt_verify.pair import Equation, Index, Mask, Pair, Probability
 from bptt_verify.report import Report
+from bptt_verify.testing import assert_verified, verified
 from bptt_verify.verify import verify
 
-__all__ = ["Equation", "Index", "Mask", "Pair", "Probability", "Report", "verify"]
+__all__ = [
+    "Equation",
+    "Index",
+    "Mask",
+    "Pair",
+    "Probability",
+    "Report",
+    "assert_verified",
+    "verified",
+    "verify",
+]

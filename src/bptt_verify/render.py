@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -23,6 +23,17 @@ STEPS = {
     7: "the update",
 }
 COLOUR = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
+
+
+def show(reports: Sequence[Report], console: Console) -> None:
+    """The table, what went wrong in each report, and the versions."""
+    console.print(table(reports))
+    for report in reports:
+        if report.first_failure:
+            console.print(failure(report), soft_wrap=True)
+        elif not report.ok:
+            console.print(doubts(report), soft_wrap=True)
+    console.print(versions_line(), soft_wrap=True)
 
 
 @dataclass
@@ -137,6 +148,14 @@ def _faults(diagnosis: Diagnosis) -> Table:
         style = COLOUR["fail"] if fault.by_itself else ""
         grid.add_row(fault.name, fault.steps, fault.block or "all", verdict, style=style)
     return grid
+
+
+def doubts(report: Report) -> Text:
+    """The rows that do not pass and why, where the subject did nothing that is surely wrong."""
+    lines = (f"  {row.name}: {row.note}\n" for row in report.rows if row.verdict != "pass")
+    return Text.assemble(
+        (f"\n{report.pair} {report.dtype}: {report.verdict}\n", COLOUR[report.verdict]), *lines
+    )
 
 
 def versions_line() -> Text:
