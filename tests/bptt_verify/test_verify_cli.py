@@ -86,7 +86,7 @@ def test_a_file_may_use_dataclasses_annotations_and_late_imports(bptt, tmp_path)
 
 
 def test_a_defect_of_ours_is_no_verdict(bptt, monkeypatch):
-    monkeypatch.setattr("bptt_verify.cli.verify.table", lambda reports: 1 / 0)
+    monkeypatch.setattr("bptt_verify.render.table", lambda reports: 1 / 0)
     code, _, err = bptt("verify", "update", "--cases", 2)
     assert code == 70
     assert "ZeroDivisionError" in err
@@ -102,6 +102,7 @@ def test_inconclusive_is_exit_3(bptt, tmp_path):
     code, out, _ = bptt("verify", "blind.py", "--cases", 5)
     assert code == 3
     assert "INCONCLUSIVE" in out
+    assert "  y: every band was wider than 1 % of its entry\n" in out
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,7 @@ def test_inconclusive_is_exit_3(bptt, tmp_path):
         (["verify", "rnn", "--cases", "many"], "many"),
         (["verify", "rnn", "--seed", "-1"], "--seed: expected at least 0, got -1"),
         (["verify", "rnn", "--dtype", "int8"], "int8"),
+        (["verify", "rnn", "--regression", "nowhere"], "--regression: expected a folder, got"),
         (["verify", "rnn", "--case", "Q=1"], "case: expected one of T, B"),
         (["verify", "rnn", "--case", "T=1", "--json", "no/where.json"], "cannot write no/where"),
         (["verify", "--nonsense"], "nonsense"),

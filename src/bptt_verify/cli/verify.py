@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,11 +10,12 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 from rich.progress import Progress
 
+from bptt_verify import regression as regressions
 from bptt_verify.cli.console import UsageError, console, progress, write_json
 from bptt_verify.load import LoadError, load
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import REGISTRY
-from bptt_verify.render import failure, table, versions_line
+from bptt_verify.render import show
 from bptt_verify.report import Report, jsonable, overall, versions
 from bptt_verify.tolerance import DTYPES
 from bptt_verify.verify import verify as run
@@ -30,6 +31,7 @@ def verify(
     seed: int = 0,
     dtype: Literal["float32", "float64", "both"] = "both",
     case: str | None = None,
+    regression: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Hold hand-written gradients against their JAX twins on random cases.
@@ -52,6 +54,8 @@ def verify(
         The dtype under test.
     case
         One case, as a failure prints it, instead of random ones.
+    regression
+        A folder: for every pair and dtype that fails, write a test there that holds on to the case.
     json_file
         Write the reports there too, as JSON.
     """
@@ -61,17 +65,15 @@ def verify(
         raise UsageError(f"--cases: expected at least 1, got {cases}")
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
+    if regression is not None and not regression.is_dir():
+        raise UsageError(f"--regression: expected a folder, got {regression}")
     reports: list[Report] = []
     with progress() as bar:
         for pair in pairs:
             for kind in dtypes:
                 reports.append(_run(bar, pair, cases, seed, kind, case))
     verdict = overall(report.verdict for report in reports)
-    console.print(table(reports))
-    for report in reports:
-        if report.first_failure:
-            console.print(failure(report), soft_wrap=True)
-    console.print(versions_line())
+    show(reports, console)
     if json_file is not None:
         data = {
             "verdict": verdict,
@@ -79,6 +81,9 @@ def verify(
             "reports": [jsonable(report) for report in reports],
         }
         write_json(json_file, data)
+    if regression is not None:
+        tested = [pair for pair in pairs for _ in dtypes]
+        _write_regressions(regression, zip(reports, tested, strict=True))
     return EXIT[verdict]
 
 
@@ -94,6 +99,16 @@ def _run(bar: Progress, pair: Pair, cases: int, seed: int, dtype: str, case: str
         raise UsageError(str(error)) from error
     finally:
         bar.remove_task(task)
+
+
+def _write_regressions(folder: Path, tested: Iterable[tuple[Report, Pair]]) -> None:
+    for report, pair in tested:
+        if report.first_failure and pair.origin:
+            try:
+                path = regressions.write(folder, report, pair.origin)
+            except OSError as error:
+                raise UsageError(f"cannot write in {folder}: {error.strerror}") from error
+            console.print(f"regression test: {path}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _pairs(target: str | None) -> Sequence[Pair]:
