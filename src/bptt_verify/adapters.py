@@ -70,6 +70,7 @@ def custom_vjp_pair(
         forward=forward,
         backward=backward,
         twin=twin,
+        flushes=True,  # XLA does
         **fields,
     )
 

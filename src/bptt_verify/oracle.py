@@ -119,7 +119,8 @@ class Oracle:
             else:
                 closed = jax.make_jaxpr(self._program(shape, twin))(*_first(arguments))
             rng = np.random.default_rng([cases[0].seed, 2])
-            rounding = Rounding(dtype, rng, self.margin, cases=len(cases), flushes=flushes)
+            flush = flushes or self.pair.flushes
+            rounding = Rounding(dtype, rng, self.margin, cases=len(cases), flushes=flush)
             leaves = jax.tree.leaves(arguments)
             found = dict(zip(self._names(), rounding.run(closed, leaves), strict=True))
         out_of_range = rounding.peak > float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]

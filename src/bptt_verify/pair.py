@@ -76,6 +76,7 @@ class Pair:
             the pair has no such axis.
         untied: `twin` with weights of their own at every step: every float input without the
             letters of time and batch has a leading axis of time.
+        flushes: the subject may take subnormal numbers for 0, as XLA and GPUs do.
         without: names of properties (`bptt_verify.properties`) that do not apply to this pair.
         origin: how a command names this pair; set by what loads it.
 
@@ -98,6 +99,7 @@ class Pair:
     batch: str | None = "B"
     hidden: str | None = "H"
     untied: Callable[..., Any] | None = None
+    flushes: bool = False
     without: Collection[str] = ()
     origin: str | None = None
 

@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 
 from bptt_verify.pairs import REGISTRY
-from bptt_verify.render import failure
+from bptt_verify.render import in_words
 from bptt_verify.report import Report
 from manual_bptt._files import replacing
 
@@ -89,7 +89,7 @@ def _text(name: str, report: Report, target: str, folder: Path) -> str:
             f"target: expected file.py:name or one of {', '.join(REGISTRY)}, got {target!r}"
         )
     versions = "  ".join(f"{package} {v}" for package, v in report.versions.items())
-    lines = [*failure(report).plain.strip().splitlines(), f"  with           {versions}"]
+    lines = [*in_words(report).plain.strip().splitlines(), f"  with           {versions}"]
     found = "\n".join(f"# {_printable(line)}" for line in lines)
     return TEMPLATE.format(
         found=found, imports=imports, name=name, load=load, dtype=report.dtype, case=first.case

@@ -114,6 +114,15 @@ def failure(report: Report) -> RenderableType:
     """What went wrong first, where and why, its smallest case, and how to see it again."""
     first = report.first_failure
     assert first is not None
+    if first.diagnosis is None:
+        return in_words(report)
+    return Group(in_words(report), _faults(first.diagnosis))
+
+
+def in_words(report: Report) -> Text:
+    """The failure without its table: lines to copy whole."""
+    first = report.first_failure
+    assert first is not None
     failed = [row for row in report.rows if row.verdict == "fail"]
     equation = next((row.equation for row in failed if row.name == first.row), None)
     where = f"  equation ({equation.number}): {equation.formula}" if equation else ""
@@ -126,14 +135,12 @@ def failure(report: Report) -> RenderableType:
         f"  again          {first.reproduce}\n",
         f"  all that fail  {', '.join(row.name for row in failed)}\n",
     )
-    if first.diagnosis is None:
-        return text
-    likely = first.diagnosis.likely
-    cause = Text.assemble(
-        *((f"  likely: {term}\n", "bold") for term in likely),
-        "" if likely else f"  none of {first.diagnosis.tried} likely mistakes explains it\n",
-    )
-    return Group(text, _faults(first.diagnosis), cause)
+    if first.diagnosis is not None:
+        for term in first.diagnosis.likely:
+            text.append(f"  likely         {term}\n", "bold")
+        if first.diagnosis.tried and not first.diagnosis.likely:
+            text.append(f"  likely         none of {first.diagnosis.tried} mistakes explains it\n")
+    return text
 
 
 def _faults(diagnosis: Diagnosis) -> Table:
