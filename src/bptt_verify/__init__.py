@@ -1,6 +1,6 @@
 """Verify a hand-written backward pass against a JAX forward pass that has no gradient formula."""
 
-from bptt_verify.pair import Equation, Index, Mask, Pair, Probability
+from bptt_verify.pair import Equation, Index, Mask, Odd, Pair, Probability
 from bptt_verify.report import Report
 from bptt_verify.testing import assert_verified, verified
 from bptt_verify.verify import verify
@@ -9,6 +9,7 @@ __all__ = [
     "Equation",
     "Index",
     "Mask",
+    "Odd",
     "Pair",
     "Probability",
     "Report",

@@ -35,6 +35,17 @@ class Probability:
     shape: str
 
 
+@dataclass(frozen=True)
+class Odd:
+    """Inputs whose joint change of sign changes the sign of every output.
+
+    `options` are the values of options for which that holds, such as `{"activation": "tanh"}`.
+    """
+
+    inputs: Collection[str]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
 Input = str | Index | Mask | Probability
 
 
@@ -76,6 +87,8 @@ class Pair:
             the pair has no such axis.
         untied: `twin` with weights of their own at every step: every float input without the
             letters of time and batch has a leading axis of time.
+        odd: inputs whose joint change of sign changes the sign of every output.
+        optional: outputs whose cotangent may be absent: `backward` then gets None for it.
         flushes: the subject may take subnormal numbers for 0, as XLA and GPUs do.
         without: names of properties (`bptt_verify.properties`) that do not apply to this pair.
         origin: how a command names this pair; set by what loads it.
@@ -99,6 +112,8 @@ class Pair:
     batch: str | None = "B"
     hidden: str | None = "H"
     untied: Callable[..., Any] | None = None
+    odd: Odd | None = None
+    optional: Collection[str] = ()
     flushes: bool = False
     without: Collection[str] = ()
     origin: str | None = None
@@ -151,6 +166,19 @@ class Pair:
                     f"states[{state!r}]: expected an output or probe of shape "
                     f"'{self.time} {self.floats[state]}', got {after!r}"
                 )
+        for what, given in (("optional", self.optional), ("without", self.without)):
+            if isinstance(given, str):
+                raise error(f"{what}: expected a collection of names, got {given!r}")
+        unknown = set(self.optional) - (set(self.outputs) if self.backward else set())
+        if unknown:
+            raise error(f"optional: no output {', '.join(sorted(unknown))} with a cotangent")
+        if self.odd is not None:
+            unknown = set(self.odd.inputs) - set(self.floats)
+            if unknown or isinstance(self.odd.inputs, str):
+                raise error(f"odd: expected inputs of floats, got {self.odd.inputs!r}")
+            for option, value in self.odd.options.items():
+                if value not in self.options.get(option, ()):
+                    raise error(f"odd: no option {option!r} with the value {value!r}")
         free = set(letters(map(Shape, out))) - set(self.letters())
         if free:
             raise error(f"letter {', '.join(sorted(free))}: no input has it, so it has no size")

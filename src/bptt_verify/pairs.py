@@ -20,7 +20,7 @@ import manual_bptt.model
 import manual_bptt.readout
 import manual_bptt.rnn
 import manual_bptt.training
-from bptt_verify.pair import Equation, Index, Mask, Pair, Probability
+from bptt_verify.pair import Equation, Index, Mask, Odd, Pair, Probability
 from manual_bptt import activations
 
 Arrays = dict[str, Any]
@@ -103,6 +103,11 @@ def rnn_pair(layer: ModuleType = manual_bptt.rnn, *, indices: bool = False) -> P
         a, s = jax_ref.rnn.forward(params, i["x"], i["s0"], activation, _perturb_a(i))
         return {"a": a, "s": s, "last": s[-1]}
 
+    def untied(i: Arrays, activation: str) -> Arrays:
+        weights = SimpleNamespace(U=i["U"], W=i["W"], b=i["b"])
+        s = jax_ref.rnn.forward_untied(weights, i["x"], i["s0"], activation)
+        return {"s": s, "last": s[-1]}
+
     shown = ["a", "s", "last", "delta_T", "delta", "dW", "dU", "db", "ds0"]
     return Pair(
         name="rnn-index" if indices else "rnn",
@@ -121,6 +126,10 @@ def rnn_pair(layer: ModuleType = manual_bptt.rnn, *, indices: bool = False) -> P
         forward=forward,
         backward=backward,
         twin=twin,
+        untied=untied,
+        # a_t = U x_t + W s_{t-1} + b changes its sign with them; class indices have none
+        odd=Odd({"U" if indices else "x", "s0", "b"}, {"activation": "tanh"}),
+        optional={"s", "last"},
         equations=_equations(*shown, *([] if indices else ["dx"])),
     )
 

@@ -54,3 +54,22 @@ def forward(
         return lax.scan(step, s0, (x, perturbation))[1]
 
     return jax.vmap(one_sequence, in_axes=(1, 0, 1), out_axes=1)(x, s0, perturbation)
+
+
+def forward_untied(params: Any, x: Array, s0: Array, activation: str = "tanh") -> Array:
+    """The states (T, B, H) of a layer whose step t has weights of its own.
+
+    Args:
+        params: anything with fields U (T, H, D), W (T, H, H) and b (T, H).
+        x, s0, activation: as in `forward`.
+    """
+    f = ACTIVATIONS[activation]
+    if jnp.issubdtype(x.dtype, jnp.integer):
+        x = jax.nn.one_hot(x, params.U.shape[2], dtype=params.U.dtype)
+
+    def step(s: Array, now: tuple[Array, ...]) -> tuple[Array, Array]:
+        U, W, b, x_t = now
+        s = f(x_t @ U.T + s @ W.T + b)  # (1), (2)
+        return s, s
+
+    return lax.scan(step, s0, (params.U, params.W, params.b, x))[1]
