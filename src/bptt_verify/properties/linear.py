@@ -60,9 +60,10 @@ def _powers_of_two(t: Trial) -> Found:
     for name in t.gradients:
         # The same noise on scaled values gives a scaled σ, unless values became so small on the
         # way that their rounding is absolute: there the subject need not scale exactly either.
-        # A σ larger than the value would hide that.
+        # A σ larger than the value would hide that, and one that is itself subnormal.
         (value, sigma), sigma_after = before.quantities[name], after.quantities[name].sigma
         scales = (sigma_after == factor * sigma) & (multiplier(t.dtype) * sigma <= np.abs(value))
+        scales &= (sigma == 0) | (np.minimum(sigma, sigma_after) >= np.finfo(np.float64).tiny)
         if scales.any():
             wanted = factor * t.ran[name].astype(np.float64)
             yield name, agree(exact(np.where(scales, got[name], wanted)), exact(wanted))
