@@ -69,7 +69,7 @@ def test_all_hold_for_the_built_in_pairs(name, dtype):
     pair = PAIRS[name]
     oracle = Oracle(pair, multiplier(np.dtype(dtype)))
 
-    @settings(max_examples=15)
+    @settings(max_examples=10)
     @given(st.data())
     def hold(data):
         found = check(trial(pair, data.draw(draw.cases(pair)), dtype, oracle))
@@ -330,9 +330,27 @@ def test_a_subject_that_raises_is_judged_elsewhere(field):
     assert check(trial(dataclasses.replace(rnn_pair(), **{field: raises}), RNN)) == {}
 
 
-@pytest.mark.parametrize("wrong", [lambda g, _: None, lambda g, _: g[None], lambda g, _: g > 0])
+@pytest.mark.parametrize(
+    "wrong", [lambda g, _: None, lambda g, _: g[None], lambda g, _: g > 0, lambda g, _: g * np.nan]
+)
 def test_a_subject_that_returns_something_else_is_judged_elsewhere(wrong):
     assert check(trial(spoiled("U", wrong), RNN)) == {}
+
+
+def test_a_gradient_of_any_size_is_compared():
+    pair = spoiled("U", lambda g, _: np.full_like(g, np.finfo(g.dtype).max))
+    for dtype in DTYPES:
+        found = check(trial(pair, RNN, dtype))
+        assert not found["adjoint of jax.jvp"].ok
+        assert not found["batch twice"].ok
+
+
+def test_gradients_near_the_end_of_the_range_are_compared():
+    pair = rnn_pair()
+    for fill in (-290, -310, 290):
+        for name in ("adjoint of jax.jvp", "linear: additive"):
+            case = f"{RNN} ds=normal:{fill} dlast=normal:{fill}"
+            assert check(trial(pair, case))[name].ok
 
 
 def test_a_case_beyond_the_range_says_nothing():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import reduce
+from functools import partial, reduce
 from operator import add
 
 import numpy as np
@@ -39,7 +39,7 @@ def _of_sequences(t: Trial, band: Band, name: str, index: list[int]) -> Band | N
     shape, batch = quantity_shapes(t.pair)[name], str(t.pair.batch)
     if axis(shape, batch) is None:
         return None
-    return band.each(lambda a: take(a, shape, batch, np.array(index)))
+    return band.each(partial(take, shape=shape, letter=batch, index=np.array(index)))
 
 
 def _permutation(t: Trial) -> Found:
@@ -62,19 +62,13 @@ def _padding(t: Trial) -> Found:
         at = axis(pair.outputs[name], batch)
         cotangents[name] = np.concatenate([cotangents[name], np.zeros_like(d)], at)
     padded = t.bands(inputs, cotangents, {batch: size + 1})
-    for name in padded:
-        yield (
-            name,
-            agree(
-                _of_sequences(t, padded[name], name, [*range(size)]) or padded[name], t.base[name]
-            ),
-        )
-        padding = _of_sequences(t, padded[name], name, [size])
+    for name, band in padded.items():
+        before = _of_sequences(t, band, name, [*range(size)])
+        yield name, agree(before or band, t.base[name])
+        padding = _of_sequences(t, band, name, [size])
         if padding and name in t.gradients:
-            yield (
-                f"{name} of the padding",
-                agree(exact(padding.value), exact(np.zeros_like(padding.value))),
-            )
+            got = padding.value
+            yield f"{name} of the padding", agree(exact(got), exact(np.zeros_like(got)))
 
 
 def _sum(t: Trial) -> Found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from bptt_verify.pair import Odd, Pair
 from bptt_verify.properties.trial import (
     Found,
@@ -28,8 +30,8 @@ def _hidden_permutation(t: Trial) -> Found:
     order = t.rng().permutation(t.several(hidden))
     got = t.bands(*t.taken(hidden, order))
     for name in got:
-        moved = t.base[name].each(lambda a, shape=shapes[name]: take(a, shape, hidden, order))  # type: ignore[misc]
-        yield name, agree(got[name], moved)
+        moved = partial(take, shape=shapes[name], letter=hidden, index=order)
+        yield name, agree(got[name], t.base[name].each(moved))
 
 
 def _sign_flip(t: Trial) -> Found:

@@ -55,7 +55,8 @@ class Band:
     tolerance: Array
 
     def __add__(self, other: Band) -> Band:
-        return Band(self.value + other.value, self.tolerance + other.tolerance)
+        with np.errstate(over="ignore"):  # a wrong gradient may be of any size
+            return Band(self.value + other.value, self.tolerance + other.tolerance)
 
     def __neg__(self) -> Band:
         return Band(-self.value, self.tolerance)
@@ -175,7 +176,8 @@ class Trial:
     ) -> Arrays | str:
         """The same; or what is wrong.
 
-        The subject raised, or returned what is not of the declared shape and the dtype under test.
+        The subject raised, or returned what is not of the declared shape and the dtype under test,
+        or gradients that are not finite.
         """
         case = self._at(sizes)
         ran = subject._once(self.pair, case, Drawn(inputs, cotangents))
@@ -189,6 +191,8 @@ class Trial:
                 return f"{name}: expected an array {shape}, got {type(got).__name__}"
             if got.shape != shape or got.dtype != self.dtype:
                 return f"{name}: expected {self.dtype} {shape}, got {got.dtype} {got.shape}"
+            if name not in self.forwards and not np.isfinite(got).all():
+                return f"{name}: expected finite values"
             arrays[name] = np.asarray(got)
         return arrays
 
