@@ -99,9 +99,9 @@ def _adjoint(t: Trial) -> Found:
 
 
 def _exponent(t: Trial, name: str) -> int:
-    """The exponent of the largest entry of a gradient, or one whose negative is still in range."""
+    """The exponent of the largest entry of a gradient, within half the range: J v needs room."""
     largest = np.abs(t.answer.quantities[f"d{name}"].value).max()
-    return max(int(np.frexp(largest)[1]), np.finfo(np.float64).minexp)
+    return max(int(np.frexp(largest)[1]), np.finfo(np.float64).minexp // 2)
 
 
 def _sum(terms: Any) -> float:
