@@ -34,15 +34,18 @@ class Comparison(NamedTuple):
         return not self.problem
 
 
+class Wrong(NamedTuple):
+    """Stands for a value that is no array of the declared shape and dtype."""
+
+    problem: str
+
+
 def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison:
     """Hold the subject's array, which should be of the dtype, against value and σ."""
     value, sigma = expected
-    if not isinstance(got, np.ndarray | np.generic):
-        return _wrong(f"expected an array {value.shape}, got {_kind(got)}")
-    if got.shape != value.shape:
-        return _wrong(f"expected shape {value.shape}, got {got.shape}")
-    if got.dtype != dtype:
-        return _wrong(f"expected dtype {dtype}, got {got.dtype}")
+    problem = got.problem if isinstance(got, Wrong) else mismatch(got, value.shape, dtype)
+    if problem:
+        return Comparison(np.inf, problem)
 
     exact = np.asarray(got, np.float64)
     error = errors(exact, expected, dtype)
@@ -70,9 +73,25 @@ def errors(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArr
         return np.where(np.isnan(error) | ~np.isfinite(got) & ~equal, np.inf, error)
 
 
-def _wrong(problem: str) -> Comparison:
-    return Comparison(np.inf, problem)
+def mismatch(got: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:
+    """In what a value is not an array of NumPy of this shape and dtype; empty when it is one."""
+    # of NumPy's own types: a subclass (masked, matrix) computes in its own way
+    if type(got) is not np.ndarray and type(got) not in {*_SCALARS, dtype.type}:
+        scalar = "" if shape else " or NumPy scalar"
+        return f"expected an array {shape}{scalar} of dtype {dtype}, got {_kind(got)}"
+    array = np.asarray(got)
+    if array.shape != shape:
+        return f"expected shape {shape}, got {array.shape}"
+    if array.dtype != dtype:
+        return f"expected dtype {dtype}, got {array.dtype}"
+    return ""
+
+
+_SCALARS = {np.dtype(code).type for code in np.typecodes["All"]}
 
 
 def _kind(value: object) -> str:
-    return "None" if value is None else type(value).__name__
+    if value is None:
+        return "None"
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"

@@ -22,9 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify import subject
+from bptt_verify.compare import Wrong
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.precise import DIGITS, MP, AbstainError, Precise, numbers
+from bptt_verify.shapes import Shape
 from bptt_verify.surgery import sites
 from bptt_verify.tolerance import multiplier
 
@@ -78,6 +80,15 @@ class Entry(NamedTuple):
         pair, name = self.oracle.pair, self.quantity
         return name if name in pair.taps else name.removeprefix("d")
 
+    def check(self) -> None:
+        """Raise `ValueError` for a quantity or an index that the pair does not have."""
+        pair, quantity, at = self.oracle.pair, self.quantity, self.at
+        if quantity not in pair.quantities():
+            raise ValueError(f"quantity: expected one of {pair.quantities()}, got {quantity!r}")
+        shape = Shape(pair.shapes()[quantity]).sized(self.case.sizes)
+        if len(at) != len(shape) or any(not 0 <= i < n for i, n in zip(at, shape, strict=True)):
+            raise ValueError(f"at: expected the index of an entry of {shape}, got {at}")
+
 
 def majority(
     oracle: Oracle,
@@ -87,36 +98,45 @@ def majority(
     quantity: str,
     at: tuple[int, ...],
 ) -> Majority:
+    """Run the subject and ask all about one entry: `vote`.
+
+    Raises `ValueError` as `vote` does, and for a subject that does not return the quantity.
+    """
+    entry = Entry(oracle, case, drawn, quantity, at)
+    entry.check()
+    ran = subject.run(oracle.pair, case, drawn, dtype)
+    got = ran.arrays.get(quantity)
+    if not isinstance(got, np.ndarray | np.generic):
+        why = got.problem if isinstance(got, Wrong) else "; ".join(ran.problems.values())
+        return vote(entry, dtype, why)
+    return vote(entry, dtype, float(np.asarray(got)[at]))
+
+
+def vote(entry: Entry, dtype: np.dtype[Any], got: float | str, *, here: bool = True) -> Majority:
     """Ask all about one entry in which the subject's value and the twin's disagree.
 
     Args:
-        oracle: the twin.
-        case: where they disagree; a small one, at 60 digits each operation takes microseconds.
-        drawn: the arrays of that case, floats of the dtype.
+        entry: where they disagree; in a small case, at 60 digits each operation takes microseconds.
         dtype: the dtype under test. The subject's value is computed in it, all others are not.
-        quantity: what disagrees: an output, a probe, a tap, or "d" + input.
-        at: the entry's index.
+        got: the subject's value there, or why it has none.
+        here: the subject's forward may be run in this process.
 
     Raises `ValueError` for a quantity or an entry that the pair does not have, and for a twin that
     raises.
     """
+    oracle, case, drawn, quantity, at = entry
     pair = oracle.pair
-    if quantity not in pair.quantities():
-        raise ValueError(f"quantity: expected one of {pair.quantities()}, got {quantity!r}")
+    entry.check()
     double = oracle.answer(case, drawn, DOUBLE)
     tested = double if dtype == DOUBLE else oracle.answer(case, drawn, dtype)
     value, sigma = double.quantities[quantity]
-    if len(at) != value.ndim or any(not 0 <= i < n for i, n in zip(at, value.shape, strict=True)):
-        raise ValueError(f"at: expected the index of an entry of {value.shape}, got {at}")
-    entry = Entry(oracle, case, drawn, quantity, at)
     exact = float(multiplier(DOUBLE) * sigma[at])
     noise = float(tested.quantities[quantity].sigma[at])
 
-    def of_the_subject() -> tuple[float, float]:
-        got = _of_the_subject(entry, value.shape)
-        return got, _band(got, noise, dtype)
-
-    mine = _vote("subject", of_the_subject)
+    if isinstance(got, str):
+        mine = Vote("subject", None, why=got)
+    else:
+        mine = Vote("subject", got, _band(got, noise, dtype))
     votes: tuple[Vote, ...]
     if quantity in {**pair.outputs, **pair.probes}:
         twin = Vote("twin (float64)", float(value[at]), exact)
@@ -125,7 +145,11 @@ def majority(
         twin = Vote("twin (jax.vjp)", float(value[at]), exact)
         name = f"definition ({DIGITS} digits)"
         definition = _vote(name, lambda: derivative(entry, double))
-        votes = mine, twin, definition, _of_the_forward(entry, double)
+        if here:
+            own = _of_the_forward(entry, double)
+        else:
+            own = Vote("subject's forward", None, why="it runs in a process of its own")
+        votes = mine, twin, definition, own
     who, reason = _who(*votes)
     if who == "twin" and _stops_gradients(entry):
         # truncation is meant so, and is no derivative of the function
@@ -229,16 +253,6 @@ def _band(value: float, sigma: float, dtype: np.dtype[Any]) -> float:
     σ is that of the twin's gradient, which a stop_gradient in the twin makes too small.
     """
     return multiplier(dtype) * max(sigma, float(np.finfo(dtype).eps) / 2 * abs(value))
-
-
-def _of_the_subject(entry: Entry, shape: tuple[int, ...]) -> float:
-    ran = subject.run(entry.oracle.pair, entry.case, entry.drawn)
-    if entry.quantity not in ran.arrays:
-        raise AbstainError("; ".join(ran.problems.values()))
-    array = np.asarray(ran.arrays[entry.quantity])
-    if array.dtype.kind not in "fiub" or array.shape != shape:
-        raise AbstainError(f"expected real numbers {shape}, got {array.dtype} {array.shape}")
-    return float(array[entry.at])
 
 
 def _of_the_forward(entry: Entry, double: Answer) -> Vote:

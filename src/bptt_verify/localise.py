@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bptt_verify import draw, local, subject
+from bptt_verify import local
 from bptt_verify.compare import Comparison, compare, errors
-from bptt_verify.draw import Case
+from bptt_verify.draw import Case, Drawn
+from bptt_verify.judge import Judge
 from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.shapes import Shape
 from bptt_verify.suspects import distinct, suspects
@@ -56,14 +57,15 @@ class Diagnosis:
     """How many likely mistakes were tried."""
 
 
-def diagnose(oracle: Oracle, failed: Case, dtype: np.dtype[Any]) -> Diagnosis | None:
+def diagnose(judge: Judge, failed: Case) -> Diagnosis | None:
     """Look at a case like the failing one, or at itself if that one does not fail."""
+    oracle, dtype = judge.oracle, judge.dtype
     for case in (distinct(oracle, failed), failed):
-        drawn = draw.realise(oracle.pair, case, dtype)
+        drawn = judge.drawn(case)
         answer = oracle.answer(case, drawn, dtype)
         if answer.out_of_range or answer.undecided:
             continue
-        ran = subject.run(oracle.pair, case, drawn)
+        ran = judge.run(oracle.pair, case, drawn, dtype)
         wrong = _wrong(oracle, ran.arrays, answer, dtype)
         if not wrong:
             continue
@@ -160,7 +162,7 @@ def _block(
 def _likely(
     oracle: Oracle,
     case: Case,
-    drawn: draw.Drawn,
+    drawn: Drawn,
     arrays: Mapping[str, Any],
     faults: tuple[Fault, ...],
     dtype: np.dtype[Any],

@@ -3,80 +3,135 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from bptt_verify.compare import Wrong, mismatch
 from bptt_verify.draw import Case, Drawn
+from bptt_verify.guard import Guard, Interrupted, OverTimeError
 from bptt_verify.pair import Pair
+from bptt_verify.shapes import Shape
 
 UNCHANGED = "inputs unchanged"
 AGAIN = "a second call the same"
+STATE = "global state unchanged"
+TIME = "time limit"
+ALIVE = "stays alive"
+
+SHOWN = 300
+"""Characters of a message of the subject's that a report shows."""
 
 
 class Ran(NamedTuple):
     """What came back, by quantity; and what went wrong, by the row that says so."""
 
     arrays: dict[str, Any]
+    """Arrays as declared, each a copy; for anything else a `Wrong` that says what it is."""
     problems: dict[str, str]
 
 
-def run(pair: Pair, case: Case, drawn: Drawn) -> Ran:
-    """Run forward and backward on copies; see that these are left alone and a rerun is the same."""
-    first = _once(pair, case, drawn)
-    if set(first.problems) & {"forward", "backward"}:
+def run(
+    pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard | None = None
+) -> Ran:
+    """Run forward and backward on copies; see that these are left alone and a rerun is the same.
+
+    With a guard, whatever the subject does ends here. Without one it may run for ever, and a
+    KeyboardInterrupt is taken for the user's.
+    """
+    with guard.case() if guard else nullcontext():
+        ran = _twice(pair, case, drawn, dtype, guard)
+    # of what the second call changed: the first may have imported a module that does
+    if guard and guard.changed:
+        ran.problems[STATE] = f"changed {', '.join(guard.changed)}"
+    return ran
+
+
+def _twice(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard | None) -> Ran:
+    first = _once(pair, case, drawn, dtype, guard)
+    if set(first.problems) & {"forward", "backward", TIME}:
         return first
-    second = _once(pair, case, drawn)
-    differ = [
-        name for name, a in first.arrays.items() if not _identical(a, second.arrays.get(name))
-    ]
-    if differ:
-        return Ran(first.arrays, {**first.problems, AGAIN: f"differs in {', '.join(differ)}"})
-    return first
+    second = _once(pair, case, drawn, dtype, guard)
+    problems = {**second.problems, **first.problems}
+    for row in set(problems) & {"forward", "backward"}:
+        problems = {**first.problems, AGAIN: f"{row} {problems[row]}"}
+    differ = [name for name, a in first.arrays.items() if not _same(a, second.arrays.get(name))]
+    if differ and AGAIN not in problems and TIME not in problems:
+        problems[AGAIN] = f"differs in {', '.join(differ)}"
+    return Ran(first.arrays, problems)
 
 
-def _once(pair: Pair, case: Case, drawn: Drawn) -> Ran:
-    arrays: dict[str, Any] = {}
+def _once(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard | None) -> Ran:
+    ran = Ran({}, {})
+    try:
+        with guard.call() if guard else nullcontext():
+            ran = _call(pair, case, drawn, dtype, guard)
+    except OverTimeError:
+        pass
+    if guard and guard.over:
+        return Ran({}, {TIME: f"{guard.over} did not end within {guard.limit:g} s"})
+    return ran
+
+
+def _call(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard | None) -> Ran:
+    def begin(phase: str) -> str:
+        if guard:
+            guard.phase = phase
+        return phase
+
     inputs = {k: v.copy() for k, v in drawn.inputs.items()}
     cotangents = {k: v.copy() for k, v in drawn.cotangents.items()}
+    shapes = {k: _shape(s).sized(case.sizes) for k, s in {**pair.outputs, **pair.probes}.items()}
+    arrays: dict[str, Any] = {}
+    row = begin("forward")
     try:
         returned = pair.forward(dict(inputs), **case.options)
         if not (isinstance(returned, tuple) and len(returned) == 2):
             raise TypeError(f"expected (outputs, cache), got {type(returned).__name__}")
-        outputs, cache = returned
-        arrays |= _named("outputs", outputs, {*pair.outputs, *pair.probes})
-    except (Exception, SystemExit) as error:
-        return Ran(arrays, {"forward": _say(error)})
-    if pair.backward is not None:
-        try:
+        outputs = _named("outputs", returned[0], set(shapes))
+        arrays |= {k: _copy(v, shapes[k], dtype) for k, v in outputs.items()}
+        if pair.backward is not None:
+            row = begin("backward")
+            taps = {k: _shape(s).sized(case.sizes) for k, s in pair.taps.items()}
             found = _named(
                 "gradients",
-                pair.backward(cache, dict(cotangents)),
-                {*pair.differentiable, *pair.taps},
+                pair.backward(returned[1], dict(cotangents)),
+                {*pair.differentiable, *taps},
                 ignored=set(pair.inputs),
             )
-        except (Exception, SystemExit) as error:
-            return Ran(arrays, {"backward": _say(error)})
-        arrays |= {f"d{k}": found[k] for k in pair.differentiable}
-        arrays |= {k: found[k] for k in pair.taps}
-    changed = [k for k, v in inputs.items() if v.tobytes() != drawn.inputs[k].tobytes()]
-    changed += [
-        f"the cotangent of {k}"
-        for k, v in cotangents.items()
-        if v.tobytes() != drawn.cotangents[k].tobytes()
-    ]
-    changed += [
-        f"the output {k}"
-        for k, v in outputs.items()
-        if k in arrays and not _identical(v, arrays[k])
-    ]
+            arrays |= {
+                f"d{k}": _copy(found[k], drawn.inputs[k].shape, dtype) for k in pair.differentiable
+            }
+            arrays |= {k: _copy(found[k], shape, dtype) for k, shape in taps.items()}
+        changed = [
+            *(k for k, v in inputs.items() if not _same(v, drawn.inputs[k])),
+            *(
+                f"the cotangent of {k}"
+                for k, v in cotangents.items()
+                if not _same(v, drawn.cotangents[k])
+            ),
+            *(
+                f"the output {k}"
+                for k, v in outputs.items()
+                if not _same(_copy(v, shapes[k], dtype), arrays[k])
+            ),
+        ]
+    except BaseException as error:
+        if isinstance(error, Interrupted if guard else KeyboardInterrupt):
+            raise
+        return Ran(arrays, {row: _say(error)})
     return Ran(arrays, {UNCHANGED: f"modified {', '.join(changed)}"} if changed else {})
 
 
-def _identical(a: object, b: object) -> bool:
-    """The same bits, where both are arrays of one kind."""
-    if not (isinstance(a, np.ndarray | np.generic) and isinstance(b, np.ndarray | np.generic)):
-        return type(a) is type(b)
+_shape = cache(Shape)
+
+
+def _same(a: Any, b: Any) -> bool:
+    """The same bits, or wrong in the same way."""
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
+        return type(a) is type(b) and bool(a == b)
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
@@ -95,14 +150,19 @@ def _named(
                 if names
             )
         )
-    # copied: a view of something that is changed later would change what is compared
-    return {name: _copy(returned[name]) for name in wanted}
+    return {name: returned[name] for name in wanted}
 
 
-def _copy(value: Any) -> Any:
-    return value.copy() if isinstance(value, np.ndarray) else value
+def _copy(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
+    """A copy, since what a view shows may change later; of nothing that has the wrong size."""
+    problem = mismatch(value, shape, dtype)
+    return Wrong(problem) if problem else np.array(value)
 
 
 def _say(error: BaseException) -> str:
-    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    try:
+        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    except BaseException as raised:
+        text = f"(its text cannot be had: {type(raised).__name__})"
+    text = "".join(c if c.isprintable() else " " for c in text[:SHOWN])
     return f"raised {type(error).__name__}: {text}"

@@ -11,10 +11,8 @@ from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import NoSuchExample
 
 from bptt_verify import draw
-from bptt_verify.oracle import Oracle
+from bptt_verify.judge import Judge, first_failed
 from bptt_verify.pair import Pair
-from bptt_verify.tolerance import multiplier
-from bptt_verify.verify import first_failed, judge
 
 
 def planted(module: ModuleType, right: str, wrong: str) -> ModuleType:
@@ -26,13 +24,12 @@ def planted(module: ModuleType, right: str, wrong: str) -> ModuleType:
 
 def caught_in(pair: Pair, dtype: str, cases: int) -> str | None:
     """The row in which one of so many random cases first disagrees, if one does."""
-    kind = np.dtype(dtype)
-    oracle = Oracle(pair, multiplier(kind))
+    judge = Judge(pair, np.dtype(dtype))
     row = None
 
     def disagrees(case: draw.Case) -> bool:
         nonlocal row
-        failed = first_failed(case, judge(oracle, case, kind) or {})
+        failed = first_failed(case, judge.one(case) or {})
         row = failed.row if failed else None
         return failed is not None
 

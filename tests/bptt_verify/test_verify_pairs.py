@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bptt_verify import draw
+from bptt_verify.judge import Judge
 from bptt_verify.oracle import Oracle
 from bptt_verify.pairs import REGISTRY, SHOWN_BY, model_pair
 from bptt_verify.tolerance import DTYPES, multiplier
-from bptt_verify.verify import judge
 
 PAIRS = {**REGISTRY, "model-index": model_pair(indices=True)}
 
@@ -17,13 +17,13 @@ PAIRS = {**REGISTRY, "model-index": model_pair(indices=True)}
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", PAIRS)
 def test_subject_and_twin_agree(name, dtype):
-    pair, kind = PAIRS[name], np.dtype(dtype)
-    oracle = Oracle(pair, multiplier(kind))
+    pair = PAIRS[name]
+    judge = Judge(pair, np.dtype(dtype))
 
     @given(st.data())
     def agrees(data):
         case = data.draw(draw.cases(pair))
-        found = judge(oracle, case, kind)
+        found = judge.one(case)
         if found is not None:
             assert {row: c.problem for row, c in found.items() if not c.ok} == {}
             assert set(pair.quantities()) <= set(found)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -17,6 +19,7 @@ USAGE = 2
 app = App(
     name="bptt",
     help="Backpropagation through time by hand, held against autodiff that knows no formula.",
+    suppress_keyboard_interrupt=False,  # it is told below
 )
 app.command("bptt_verify.cli.verify:verify", name="verify")
 app.command("bptt_verify.cli.train:train", name="train")
@@ -25,6 +28,7 @@ app.command("bptt_verify.cli.gradients:gradients", name="gradients")
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 pass, 1 fail, 2 usage, 3 inconclusive."""
+    threads = set(threading.enumerate())
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = app(words, exit_on_error=False, result_action="return_value")
@@ -39,4 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except KeyboardInterrupt:
         errors.print("bptt: interrupted", style="red")
         status = INTERRUPTED
+    if any(not thread.daemon for thread in set(threading.enumerate()) - threads):
+        # a subject left them running, and they may never end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
     sys.exit(status)

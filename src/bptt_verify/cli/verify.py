@@ -12,6 +12,7 @@ from rich.progress import Progress
 
 from bptt_verify import regression as regressions
 from bptt_verify.cli.console import UsageError, console, progress, write_json
+from bptt_verify.guard import LIMIT, LONGEST
 from bptt_verify.load import LoadError, load
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import REGISTRY
@@ -32,6 +33,8 @@ def verify(
     dtype: Literal["float32", "float64", "both"] = "both",
     case: str | None = None,
     regression: Path | None = None,
+    limit: float = LIMIT,
+    isolate: Annotated[bool, Parameter(negative=())] = False,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Hold hand-written gradients against their JAX twins on random cases.
@@ -56,6 +59,10 @@ def verify(
         One case, as a failure prints it, instead of random ones.
     regression
         A folder: for every pair and dtype that fails, write a test there that holds on to the case.
+    limit
+        Seconds that one call of forward and backward may take.
+    isolate
+        Run forward and backward in a process of their own: for code that may crash, or hang in C.
     json_file
         Write the reports there too, as JSON.
     """
@@ -67,11 +74,13 @@ def verify(
         raise UsageError(f"--seed: expected at least 0, got {seed}")
     if regression is not None and not regression.is_dir():
         raise UsageError(f"--regression: expected a folder, got {regression}")
+    if not 0 < limit <= LONGEST:
+        raise UsageError(f"--limit: expected seconds, above 0 and at most {LONGEST:g}, got {limit}")
     reports: list[Report] = []
     with progress() as bar:
         for pair in pairs:
             for kind in dtypes:
-                reports.append(_run(bar, pair, cases, seed, kind, case))
+                reports.append(_run(bar, pair, cases, seed, kind, case, limit, isolate))
     verdict = overall(report.verdict for report in reports)
     show(reports, console)
     if json_file is not None:
@@ -87,14 +96,23 @@ def verify(
     return EXIT[verdict]
 
 
-def _run(bar: Progress, pair: Pair, cases: int, seed: int, dtype: str, case: str | None) -> Report:
+def _run(
+    bar: Progress,
+    pair: Pair,
+    cases: int,
+    seed: int,
+    dtype: str,
+    case: str | None,
+    limit: float,
+    isolate: bool,
+) -> Report:
     task = bar.add_task(f"{pair.name} {dtype}", total=cases if case is None else 1)
 
     def done(count: int) -> None:
         bar.update(task, completed=count)
 
     try:
-        return run(pair, cases, seed, dtype, case=case, progress=done)
+        return run(pair, cases, seed, dtype, case=case, progress=done, limit=limit, isolate=isolate)
     except ValueError as error:  # the pair, the twin or the case is not what it should be
         raise UsageError(str(error)) from error
     finally:

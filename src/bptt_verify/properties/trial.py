@@ -158,6 +158,7 @@ class Trial:
     drawn: Drawn
     dtype: np.dtype[Any]
     oracle: Oracle
+    subject: Callable[[Pair, Case, Drawn, np.dtype[Any]], subject.Ran] = subject.run
 
     def run(
         self, inputs: Arrays, cotangents: Arrays, sizes: Mapping[str, int] | None = None
@@ -180,9 +181,9 @@ class Trial:
         or gradients that are not finite.
         """
         case = self._at(sizes)
-        ran = subject._once(self.pair, case, Drawn(inputs, cotangents))
+        ran = self.subject(self.pair, case, Drawn(inputs, cotangents), self.dtype)
         for row, problem in ran.problems.items():
-            if row != subject.UNCHANGED:
+            if row not in (subject.UNCHANGED, subject.AGAIN):
                 return f"{row} {problem}"
         arrays = {}
         for name, letters in quantity_shapes(self.pair).items():
@@ -289,10 +290,11 @@ class Trial:
                     f"(case {self.case})"
                 ) from raised
             rounding = Rounding(FLOAT64, self.rng(), self.oracle.margin)
-            found = rounding.run(closed, jax.tree.leaves(arguments))
-        if rounding.undecided or rounding.peak > np.finfo(FLOAT64).max:
+            leaves = [np.asarray(a)[None] for a in jax.tree.leaves(arguments)]
+            found = rounding.run(closed, leaves)
+        if rounding.undecided[0] or rounding.peak[0] > np.finfo(FLOAT64).max:
             raise NothingSaid
-        return [Band(value, multiplier(FLOAT64) * sigma) for value, sigma in found]
+        return [Band(value[0], multiplier(FLOAT64) * sigma[0]) for value, sigma in found]
 
     def _at(self, sizes: Mapping[str, int] | None) -> Case:
         return replace(self.case, sizes={**self.case.sizes, **(sizes or {})})

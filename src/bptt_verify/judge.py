@@ -1,0 +1,138 @@
+"""Judging cases: run subject and twin, compare row by row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bptt_verify import draw, local, properties, subject
+from bptt_verify.batch import Batches
+from bptt_verify.compare import Comparison, compare
+from bptt_verify.draw import Case, Drawn
+from bptt_verify.oracle import Answer, Oracle
+from bptt_verify.pair import Pair
+from bptt_verify.subject import Ran
+from bptt_verify.tolerance import multiplier
+
+Run = Callable[[Pair, Case, Drawn, np.dtype[Any]], Ran]
+"""How the subject is run: here, or under a guard, or in a process of its own."""
+
+Rows = dict[str, Comparison]
+"""What was found in a case, by the row of the report that says it."""
+
+XLA = "twin run by XLA"
+STEPS = "each step by itself"
+
+
+class Failed(NamedTuple):
+    """A case that disagrees, and the first row in which it does."""
+
+    case: Case
+    row: str
+    problem: str
+
+
+def first_failed(case: Case, found: Rows) -> Failed | None:
+    """The first row of a judged case that disagrees."""
+    wrong = ((name, c.problem) for name, c in found.items() if not c.ok)
+    return next((Failed(case, *w) for w in wrong), None)
+
+
+class Judge:
+    """One pair in one dtype.
+
+    Args:
+        pair: subject and twin.
+        dtype: the dtype under test.
+        run: how the subject is run.
+    """
+
+    def __init__(self, pair: Pair, dtype: np.dtype[Any], run: Run = subject.run) -> None:
+        self.pair = pair
+        self.dtype = dtype
+        self.run = run
+        self.oracle = Oracle(pair, multiplier(dtype))
+        self.batches = Batches(self.oracle, dtype)
+        self.properties = properties.of(pair)
+
+    def all(self, cases: Sequence[Case]) -> Iterator[Rows | None]:
+        """`one` for many cases, padded to one shape; what does not pass so is judged alone."""
+        drawn = [self.drawn(case) for case in cases]
+        for case, arrays, answer in zip(
+            cases, drawn, self.batches.answers(cases, drawn), strict=True
+        ):
+            rows = None
+            if answer is not None and not answer.undecided and not answer.out_of_range:
+                rows = self._held(answer, self.run(self.pair, case, arrays, self.dtype))
+            passed = rows is not None and all(c.ok for c in rows.values())
+            late = rows is not None and subject.TIME in rows
+            yield rows if passed or late else self.one(case)
+
+    def one(self, case: Case, names: Collection[str] = ()) -> Rows | None:
+        """Compare everything in one case, and check these properties.
+
+        None when no verdict is possible there.
+        """
+        drawn = self.drawn(case)
+        answer = self.oracle.answer(case, drawn, self.dtype)
+        if answer.out_of_range:
+            return None
+        ran = self.run(self.pair, case, drawn, self.dtype)
+        found = self._held(answer, ran)
+        wrong = [c for c in found.values() if not c.ok]
+        if answer.undecided and wrong and not ran.problems and all(c.excusable for c in wrong):
+            return None
+        return found if wrong else {**found, **self.check(case, names)}
+
+    def check(self, case: Case, names: Collection[str]) -> Rows:
+        """These properties in one case, those about which it says something."""
+        chosen = [name for name in names if name in self.properties]
+        if not chosen:
+            return {}
+        trial = properties.Trial(
+            self.pair, case, self.drawn(case), self.dtype, self.oracle, self.run
+        )
+        return properties.check(trial, chosen)
+
+    def steps(self, case: Case) -> Rows:
+        """Each step by itself, at the subject's own states and δ; nothing for a pair without."""
+        drawn = self.drawn(case)
+        answer = self.oracle.answer(case, drawn, self.dtype)
+        if not self.pair.taps or answer.undecided or answer.out_of_range:
+            return {}
+        ran = self.run(self.pair, case, drawn, self.dtype)
+        found = local.check(self.oracle, case, drawn, ran.arrays, self.dtype)
+        worst = max(found.values(), key=lambda c: c.error, default=None)
+        return {STEPS: worst._replace(sharp=True)} if worst else {}
+
+    def twin_by_xla(self, case: Case) -> Rows:
+        """The twin as XLA runs it against the twin as its jaxpr reads, in float64.
+
+        Nothing where the two may honestly differ: at a kink, or beyond float64.
+        """
+        double = np.dtype(np.float64)
+        drawn = draw.realise(self.pair, case, double)
+        read = self.oracle.answer(case, drawn, double, flushes=True)
+        if read.undecided or read.out_of_range:
+            return {}
+        run = self.oracle.run_by_xla(case, drawn)
+        found = [compare(run[name], wanted, double) for name, wanted in read.quantities.items()]
+        worst = max(found, key=lambda c: c.error)
+        # the case is the subject's, the band is not in question
+        return {XLA: worst._replace(sharp=True)}
+
+    def drawn(self, case: Case) -> Drawn:
+        """The arrays of a case."""
+        return draw.realise(self.pair, case, self.dtype)
+
+    def _held(self, answer: Answer, ran: Ran) -> Rows:
+        """What the subject returned against what the twin says, row by row."""
+        found = {
+            name: compare(ran.arrays[name], answer.quantities[name], self.dtype)
+            for name in self.pair.quantities()
+            if name in ran.arrays and name not in self.oracle.unread_taps
+        }
+        found[subject.UNCHANGED] = found[subject.AGAIN] = Comparison(0.0, "")
+        return found | {row: Comparison(np.inf, text) for row, text in ran.problems.items()}

@@ -1,0 +1,93 @@
+"""Adding up: the worst of each row over many cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import prod
+
+from bptt_verify import subject
+from bptt_verify.compare import Comparison
+from bptt_verify.draw import Case
+from bptt_verify.judge import Failed, Rows, first_failed
+from bptt_verify.pair import Pair
+from bptt_verify.report import Row, Verdict
+
+MOST_GIVEN_UP = 0.2
+"""When more than this part of the cases had to be given up, nothing is said to pass."""
+
+MOST_OVER_TIME = 3
+"""After so many cases that passed the time limit no more are run."""
+
+
+class Tally:
+    """The worst of each row over the cases so far, and the first failure."""
+
+    def __init__(self, pair: Pair, progress: Callable[[int], None] | None = None) -> None:
+        self.pair = pair
+        self.progress = progress
+        self.judged = 0
+        self.redrawn = 0
+        self.largest: Case | None = None
+        self.failed: Failed | None = None
+        self.failed_at: int | None = None
+        self._worst: dict[str, Comparison] = {}
+        self._cases: dict[str, int] = {}
+
+    @property
+    def seen(self) -> int:
+        """Cases so far, also those given up."""
+        return self.judged + self.redrawn
+
+    @property
+    def over_time(self) -> bool:
+        """Whether the subject passed its time limit so often that no more cases are run."""
+        return self._cases.get(subject.TIME, 0) >= MOST_OVER_TIME
+
+    def add(self, case: Case, found: Rows | None) -> None:
+        """Count one case."""
+        if found is None:
+            self.redrawn += 1
+        else:
+            self.judged += 1
+            self.largest = max(self.largest or case, case, key=lambda c: prod(c.sizes.values()))
+            self.record(case, found)
+        if self.progress:
+            self.progress(self.seen)
+
+    def record(self, case: Case, found: Rows) -> None:
+        """Keep the worst comparison of each row; it is sharp once any was, exact while all are."""
+        for name, new in found.items():
+            old = self._worst.get(name, new)
+            worst = new if new.error > old.error else old
+            sharp, exact = old.sharp or new.sharp, old.exact and new.exact
+            self._worst[name] = worst._replace(sharp=sharp, exact=exact)
+            self._cases[name] = self._cases.get(name, 0) + 1
+        if self.failed is None and (failed := first_failed(case, found)):
+            self.failed, self.failed_at = failed, self.seen
+
+    def rows(self, unread_taps: set[str]) -> tuple[Row, ...]:
+        """A row for each quantity of the pair, then for each property."""
+        names = list(dict.fromkeys([*self.pair.quantities(), *self._worst]))
+        return tuple(self._row(name, name in unread_taps) for name in names)
+
+    def _row(self, name: str, unread: bool) -> Row:
+        found = self._worst.get(name)
+        verdict: Verdict
+        if found is None:
+            verdict = "inconclusive"
+            note = f"the twin does not read inputs[{name!r}]" if unread else "never compared"
+        elif not found.ok:
+            verdict, note = "fail", found.problem
+            if name == subject.TIME and self.over_time:
+                note += f"; nor in {self._cases[name]} cases, after which no more were run"
+        elif not (found.sharp or found.exact):
+            verdict, note = "inconclusive", "every band was wider than 1 % of its entry"
+        else:
+            verdict, note = "pass", ""
+        if verdict == "pass" and self.redrawn > MOST_GIVEN_UP * self.seen:
+            verdict = "inconclusive"
+            note = f"{self.redrawn} of {self.seen} cases were given up"
+        error = found.error if found else 0.0
+        return Row(
+            name, self.pair.equations.get(name), error, self._cases.get(name, 0), verdict, note
+        )
