@@ -94,7 +94,8 @@ class Judge:
         trial = properties.Trial(
             self.pair, case, self.drawn(case), self.dtype, self.oracle, self.run
         )
-        return properties.check(trial, chosen)
+        # how sharp the bands are is a question of the quantities' own rows
+        return {k: c._replace(sharp=True) for k, c in properties.check(trial, chosen).items()}
 
     def steps(self, case: Case) -> Rows:
         """Each step by itself, at the subject's own states and δ; nothing for a pair without."""

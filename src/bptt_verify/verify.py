@@ -111,11 +111,11 @@ def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
 
     def judge_waiting() -> None:
         for case, found in zip(waiting, judge.all(waiting), strict=True):
-            if tally.over_time:
-                break
             if found is not None and all(c.ok for c in found.values()):
                 found |= judge.check(case, list(islice(turns, 1)))
             tally.add(case, found)
+            if tally.over_time:
+                break
         waiting.clear()
 
     def wait(case: Case) -> None:

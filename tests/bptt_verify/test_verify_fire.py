@@ -22,9 +22,10 @@ import numpy as np
 import pytest
 import torch
 
-from bptt_verify import Pair, cli, guard, verify
+from bptt_verify import Pair, cli, draw, guard, verify
+from bptt_verify.judge import Judge
 from bptt_verify.subject import AGAIN, ALIVE, SHOWN, STATE, TIME, UNCHANGED
-from bptt_verify.verify import MOST_OVER_TIME
+from bptt_verify.tally import MOST_OVER_TIME
 
 CASES = 6
 
@@ -61,7 +62,7 @@ SCALAR = Pair(
 @pytest.fixture(autouse=True)
 def _no_compilation(monkeypatch):
     """What XLA makes of the twin is not the question here, and takes most of the time."""
-    monkeypatch.setattr(sys.modules["bptt_verify.verify"], "_twin_by_xla", lambda *_: None)
+    monkeypatch.setattr(Judge, "twin_by_xla", lambda *_: {})
 
 
 def changed(**fields):
@@ -296,17 +297,14 @@ def test_a_hang_is_not_shrunk():
     assert len(calls) == MOST_OVER_TIME
 
 
-@pytest.mark.parametrize("seconds", [-1.0, 60.0])
-def test_shrinking_ends_when_its_time_is_up(monkeypatch, seconds):
-    monkeypatch.setattr(sys.modules["bptt_verify.verify"], "SHRINKING", seconds)
-    calls = []
+def test_shrinking_ends_when_its_time_is_up(monkeypatch):
+    def smallest(seconds):
+        monkeypatch.setattr(sys.modules["bptt_verify.verify"], "SHRINKING", seconds)
+        wrong = changed(backward=lambda c, d: {k: -v for k, v in backward(c, d).items()})
+        return draw.parse(wrong, verify(wrong, cases=CASES).first_failure.case)
 
-    def wrong(cache, d):
-        calls.append(0)
-        return {k: -v for k, v in backward(cache, d).items()}
-
-    assert verify(changed(backward=wrong), cases=CASES).verdict == "fail"
-    assert (len(calls) == 2 * CASES) == (seconds < 0)
+    at_once, in_time = smallest(-1.0), smallest(60.0)
+    assert sum(in_time.sizes.values()) < sum(at_once.sizes.values())
 
 
 def test_a_timer_and_a_handler_of_the_users_own_are_put_back():
