@@ -22,6 +22,7 @@ import manual_bptt.rnn
 import manual_bptt.training
 from bptt_verify.pair import Equation, Index, Mask, Odd, Pair, Probability
 from manual_bptt import activations
+from manual_bptt.activations import Activation
 
 Arrays = dict[str, Any]
 
@@ -61,8 +62,8 @@ def _equations(*quantities: str) -> dict[str, Equation]:
 class _Recorder:
     """An activation that keeps the pre-activations it is given: how (1) is seen from outside."""
 
-    def __init__(self, activation: str) -> None:
-        self._f = activations.get(activation)
+    def __init__(self, activation: Activation) -> None:
+        self._f = activation
         self._seen: list[Any] = []
         self.activation = self._f._replace(f=self._record)
 
@@ -88,7 +89,7 @@ def rnn_pair(layer: ModuleType = manual_bptt.rnn, *, indices: bool = False) -> P
     """The recurrent layer on vectors, or on class indices that stand for one-hot vectors."""
 
     def forward(i: Arrays, activation: str) -> tuple[Arrays, Any]:
-        recorder = _Recorder(activation)
+        recorder = _Recorder(layer.activations.get(activation))
         params = layer.Params(i["U"], i["W"], i["b"])
         s, cache = layer.forward(params, i["x"], i["s0"], recorder.activation)
         return {"a": recorder.a, "s": s, "last": s[-1]}, (params, cache)
@@ -182,7 +183,7 @@ def model_pair(model: ModuleType = manual_bptt.model, *, indices: bool = False) 
     """Steps 1 to 6 in one go, on vectors or on class indices."""
 
     def forward(i: Arrays, activation: str) -> tuple[Arrays, Any]:
-        recorder = _Recorder(activation)
+        recorder = _Recorder(activations.get(activation))
         params = model.Params(U=i["U"], W=i["W"], V=i["V"], b=i["b"], c=i["c"])
         loss, cache = model.forward(
             params,

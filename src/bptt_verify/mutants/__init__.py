@@ -1,0 +1,12 @@
+"""Wrong backwards on purpose: what a checker has to catch.
+
+A mutant is a small textual change to a hand-written module, so that the reference itself stays
+clean. Each cell has a catalogue of its own; one more cell is one more line here.
+"""
+
+from bptt_verify.mutants import rnn
+from bptt_verify.mutants.mutant import Kill, Mutant, copied, kill, planted
+
+CATALOGUE: dict[str, Mutant] = {mutant.name: mutant for mutant in (*rnn.MUTANTS, *rnn.ON_INDICES)}
+
+__all__ = ["CATALOGUE", "Kill", "Mutant", "copied", "kill", "planted"]
