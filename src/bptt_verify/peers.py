@@ -60,30 +60,31 @@ class Peer(NamedTuple):
 
 def torch_gradcheck(pair: Pair, seed: int, *, fast_mode: bool = False) -> bool:
     """torch.autograd.gradcheck, its defaults: eps 1e-6, atol 1e-5, rtol 1e-3; float64."""
+    return all(_gradcheck(pair, *p, fast_mode) for p in problems(pair, seed, "float64"))
+
+
+def _gradcheck(pair: Pair, case: Case, drawn: Drawn, fast_mode: bool) -> bool:
     import torch
 
     names = list(pair.differentiable)
-    for case, drawn in problems(pair, seed, "float64"):
 
-        class Subject(torch.autograd.Function):
-            @staticmethod
-            def forward(ctx: Any, *values: Any) -> Any:
-                given = {n: v.detach().numpy() for n, v in zip(names, values, strict=True)}
-                outputs, ctx.kept = pair.forward({**drawn.inputs, **given}, **case.options)
-                return tuple(torch.tensor(outputs[n]) for n in pair.outputs)
+    class Subject(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx: Any, *values: Any) -> Any:
+            given = {n: v.detach().numpy() for n, v in zip(names, values, strict=True)}
+            outputs, ctx.kept = pair.forward({**drawn.inputs, **given}, **case.options)
+            return tuple(torch.tensor(outputs[n]) for n in pair.outputs)
 
-            @staticmethod
-            def backward(ctx: Any, *cotangents: Any) -> Any:
-                given = {n: c.numpy() for n, c in zip(pair.outputs, cotangents, strict=True)}
-                found = backward(pair, ctx.kept, given)
-                return tuple(torch.from_numpy(np.ascontiguousarray(found[n])) for n in names)
+        @staticmethod
+        def backward(ctx: Any, *cotangents: Any) -> Any:
+            given = {n: c.numpy() for n, c in zip(pair.outputs, cotangents, strict=True)}
+            found = backward(pair, ctx.kept, given)
+            return tuple(torch.from_numpy(np.ascontiguousarray(found[n])) for n in names)
 
-        leaves = [torch.tensor(drawn.inputs[n], requires_grad=True) for n in names]
-        if not torch.autograd.gradcheck(
-            Subject.apply, leaves, fast_mode=fast_mode, raise_exception=False
-        ):
-            return False
-    return True
+    leaves = [torch.tensor(drawn.inputs[n], requires_grad=True) for n in names]
+    return torch.autograd.gradcheck(
+        Subject.apply, leaves, fast_mode=fast_mode, raise_exception=False
+    )
 
 
 def torch_gradcheck_fast(pair: Pair, seed: int) -> bool:
@@ -96,33 +97,36 @@ def jax_check_grads(pair: Pair, seed: int, dtype: Dtype = "float64") -> bool:
 
     Tolerance 1e-5 in float64 and 2e-3 in float32.
     """
+    return all(_check_grads(pair, *p, dtype) for p in problems(pair, seed, dtype))
+
+
+def _check_grads(pair: Pair, case: Case, drawn: Drawn, dtype: Dtype) -> bool:
     names = list(pair.differentiable)
-    for case, drawn in problems(pair, seed, dtype):
+    struct: Any = jax.ShapeDtypeStruct
+    outputs = {n: struct(c.shape, dtype) for n, c in drawn.cotangents.items()}
+    inputs = {n: struct(drawn.inputs[n].shape, dtype) for n in names}
 
-        def run(values: Any) -> tuple[dict[str, Array], Any]:
-            given = {n: np.asarray(v) for n, v in values.items()}
-            outputs, cache = pair.forward({**drawn.inputs, **given}, **case.options)
-            return {n: outputs[n] for n in pair.outputs}, cache
+    def run(values: Any) -> tuple[dict[str, Array], Any]:
+        given = {n: np.asarray(v) for n, v in values.items()}
+        found, cache = pair.forward({**drawn.inputs, **given}, **case.options)
+        return {n: found[n] for n in pair.outputs}, cache
 
-        def pull(values: Any, cotangents: Any) -> dict[str, Array]:
-            given = {n: np.asarray(c) for n, c in cotangents.items()}
-            found = backward(pair, run(values)[1], given)
-            return {n: found[n] for n in names}
+    def pull(values: Any, cotangents: Any) -> dict[str, Array]:
+        given = {n: np.asarray(c) for n, c in cotangents.items()}
+        found = backward(pair, run(values)[1], given)
+        return {n: found[n] for n in names}
 
-        outputs = {n: jax.ShapeDtypeStruct(c.shape, dtype) for n, c in drawn.cotangents.items()}
-        inputs = {n: jax.ShapeDtypeStruct(drawn.inputs[n].shape, dtype) for n in names}
+    @jax.custom_vjp
+    def subject(values: Any) -> Any:
+        return jax.pure_callback(lambda v: run(v)[0], outputs, values)
 
-        @jax.custom_vjp
-        def subject(values: Any) -> Any:
-            return jax.pure_callback(lambda v: run(v)[0], outputs, values)
+    def bwd(values: Any, cotangents: Any) -> Any:
+        return (jax.pure_callback(pull, inputs, values, cotangents),)
 
-        def bwd(values: Any, cotangents: Any) -> Any:
-            return (jax.pure_callback(pull, inputs, values, cotangents),)
-
-        subject.defvjp(lambda values: (subject(values), values), bwd)
-        with jax.enable_x64(dtype == "float64"):
-            values = {n: jnp.asarray(drawn.inputs[n]) for n in names}
-            jax.test_util.check_grads(subject, (values,), order=1, modes=("rev",))
+    subject.defvjp(lambda values: (subject(values), values), bwd)
+    check: Any = jax.test_util.check_grads  # raises when it objects
+    with jax.enable_x64(dtype == "float64"):
+        check(subject, ({n: jnp.asarray(drawn.inputs[n]) for n in names},), 1, modes=("rev",))
     return True
 
 

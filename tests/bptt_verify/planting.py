@@ -10,16 +10,15 @@ import numpy as np
 from hypothesis import HealthCheck, Phase, find, settings
 from hypothesis.errors import NoSuchExample
 
-from bptt_verify import draw
+from bptt_verify import draw, mutants
 from bptt_verify.judge import Judge, first_failed
+from bptt_verify.mutants import copied
 from bptt_verify.pair import Pair
 
 
 def planted(module: ModuleType, right: str, wrong: str) -> ModuleType:
     """A copy of the module with one piece of its text replaced."""
-    source = inspect.getsource(module)
-    assert source.count(right) == 1, f"{right!r} stands {source.count(right)} times"
-    return _run(module, compile(source.replace(right, wrong), f"<{module.__name__}>", "exec"))
+    return mutants.planted(module, {right: wrong})
 
 
 def caught_in(pair: Pair, dtype: str, cases: int) -> str | None:
@@ -63,7 +62,7 @@ def slips(module: ModuleType, functions: set[str]) -> Iterator[tuple[str, Module
             wrong = _Replace(_walk(fresh.body[i])[j], changed).visit(fresh)
             code = compile(ast.fix_missing_locations(wrong), f"<{module.__name__}>", "exec")
             line = f"{node.lineno} ({k}): {ast.unparse(node)}  ->  {ast.unparse(changed)}"
-            yield line, _run(module, code)
+            yield line, copied(module, code)
 
 
 def _changes(node: ast.AST) -> list[ast.expr]:
@@ -107,9 +106,3 @@ class _Replace(ast.NodeTransformer):
 
     def visit(self, node: ast.AST) -> ast.AST:
         return self.new if node is self.old else super().generic_visit(node)
-
-
-def _run(module: ModuleType, code: object) -> ModuleType:
-    copied = ModuleType(f"{module.__name__}_planted")
-    exec(code, copied.__dict__)  # type: ignore[arg-type]
-    return copied

@@ -22,6 +22,7 @@ app = App(
     suppress_keyboard_interrupt=False,  # it is told below
 )
 app.command("bptt_verify.cli.verify:verify", name="verify")
+app.command("bptt_verify.cli.mutants:mutants", name="mutants")
 app.command("bptt_verify.cli.train:train", name="train")
 app.command("bptt_verify.cli.gradients:gradients", name="gradients")
 

@@ -7,6 +7,8 @@ clean. Each cell has a catalogue of its own; one more cell is one more line here
 from bptt_verify.mutants import rnn
 from bptt_verify.mutants.mutant import Kill, Mutant, copied, kill, planted
 
-CATALOGUE: dict[str, Mutant] = {mutant.name: mutant for mutant in (*rnn.MUTANTS, *rnn.ON_INDICES)}
+CATALOGUE: dict[str, Mutant] = {
+    mutant.name: mutant for mutant in (*rnn.MUTANTS, *rnn.ON_INDICES, *rnn.BEYOND)
+}
 
 __all__ = ["CATALOGUE", "Kill", "Mutant", "copied", "kill", "planted"]

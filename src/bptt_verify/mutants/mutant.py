@@ -6,7 +6,7 @@ import inspect
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cache
 from types import CodeType, ModuleType
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ class Mutant:
         layer: the module of the layer under test.
         build: makes the pair of such a layer, right or wrong.
         module: the module that is changed, when the layer only imports it.
+        beyond: why `verify` cannot see it yet; empty for all that it has to kill.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Mutant:
     layer: ModuleType
     build: Builder
     module: ModuleType | None = None
+    beyond: str = ""
 
     def pair(self) -> Pair:
         """The wrong layer beside its twin: a fresh copy, so that no state is left of earlier runs.
@@ -100,6 +102,6 @@ def copied(module: ModuleType, code: CodeType) -> ModuleType:
     return copy
 
 
-@lru_cache(maxsize=None)
+@cache
 def _built(build: Builder, layer: ModuleType) -> Pair:
     return build(layer)

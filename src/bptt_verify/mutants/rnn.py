@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from types import ModuleType
 
-from bptt_verify.mutants.mutant import Mutant
+from bptt_verify.mutants.mutant import Builder, Mutant
 from bptt_verify.pairs import rnn_pair
 from manual_bptt import activations, rnn
 
@@ -28,6 +29,7 @@ DB = "db = None if b is None else delta.sum(axis=(0, 1))  # (H,)"
 DX = "dx = None if _is_indices(x) else (flat(delta) @ U).reshape(x.shape)  # (T, B, D)"
 DS0 = "ds0 = carried  # (B, H)"
 RETURN = "return Grads(dU, dW, db, dx, ds0, delta)"
+RESULT = "return states, Cache(x, s0, states, f, shapes.size)"
 # … for class indices
 ORDER = 'order = np.argsort(x, axis=None, kind="stable")'
 ZEROS = "dU = np.zeros_like(U)  # (H, D)"
@@ -39,31 +41,30 @@ DSIGMOID = "return s * (1 - s)"
 DRELU = "return (s > 0).astype(s.dtype)"
 
 
-def _mutant(name: str, what: str, source: str, changes: Mapping[str, str]) -> Mutant:
-    return Mutant(
-        name=name, what=what, source=source, changes=changes, layer=rnn, build=rnn_pair
-    )
-
-
-def _activation(name: str, what: str, source: str, changes: Mapping[str, str]) -> Mutant:
+def _mutant(
+    name: str,
+    what: str,
+    source: str,
+    changes: Mapping[str, str],
+    *,
+    build: Builder = rnn_pair,
+    module: ModuleType | None = None,
+    beyond: str = "",
+) -> Mutant:
     return Mutant(
         name=name,
         what=what,
         source=source,
         changes=changes,
         layer=rnn,
-        build=rnn_pair,
-        module=activations,
+        build=build,
+        module=module,
+        beyond=beyond,
     )
 
 
-_index_pair = partial(rnn_pair, indices=True)
-
-
-def _on_indices(name: str, what: str, source: str, changes: Mapping[str, str]) -> Mutant:
-    return Mutant(
-        name=name, what=what, source=source, changes=changes, layer=rnn, build=_index_pair
-    )
+_activation = partial(_mutant, module=activations)
+_on_indices = partial(_mutant, build=partial(rnn_pair, indices=True))
 
 
 def _then(line: str, more: str) -> dict[str, str]:
@@ -374,9 +375,9 @@ MUTANTS = (
     ),
     _activation(
         "tanh-quotient",
-        "tanh′ = (s - s³) / s: 0/0 where s = 0",
+        "tanh′ = (1 - s²)² / (1 - s²): 0/0 where |s| = 1",
         "jax-ml/jax#15183",
-        {DTANH: "return (s - s**3) / s"},
+        {DTANH: "return (1 - s * s) ** 2 / (1 - s * s)"},
     ),
     _activation(
         "tanh-never-dies",
@@ -408,24 +409,6 @@ MUTANTS = (
         "sigmoid′ is at least 1e-7",
         "textbook",
         {DSIGMOID: "return np.maximum(s * (1 - s), s.dtype.type(1e-7))"},
-    ),
-    _activation(
-        "relu-slope-1-at-0",
-        "relu′(0) = 1 in place of 0",
-        "textbook",
-        {
-            RELU: "return np.where(a < 0, -0.0, a)  # the sign tells a < 0 from a = 0",
-            DRELU: "return (~np.signbit(s)).astype(s.dtype)",
-        },
-    ),
-    _activation(
-        "relu-slope-half-at-0",
-        "relu′(0) = 1/2",
-        "textbook",
-        {
-            RELU: "return np.where(a < 0, -0.0, a)",
-            DRELU: "return ((s > 0) * 0.5 + ~np.signbit(s) * 0.5).astype(s.dtype)",
-        },
     ),
     _activation(
         "relu-slope-always",
@@ -682,10 +665,7 @@ MUTANTS = (
         "dx-batch-first",
         "reshaped as if the batch came first",
         "textbook",
-        {
-            DX: "T, B, D = x.shape\n"
-            "    dx = (flat(delta) @ U).reshape(B, T, D).swapaxes(0, 1)"
-        },
+        {DX: "T, B, D = x.shape\n    dx = (flat(delta) @ U).reshape(B, T, D).swapaxes(0, 1)"},
     ),
     _mutant(
         "dx-untransposed-square",
@@ -711,7 +691,9 @@ MUTANTS = (
         "textbook",
         _then(DX, "dx[0] *= len(dx) <= 6"),
     ),
-    _mutant("dx-over-B", "divided by the size of the batch", "textbook", _then(DX, "dx /= len(s0)")),
+    _mutant(
+        "dx-over-B", "divided by the size of the batch", "textbook", _then(DX, "dx /= len(s0)")
+    ),
     _mutant(
         "dx-one-entry-1e-6",
         "the very last entry is off by 1e-6 of itself",
@@ -752,7 +734,12 @@ MUTANTS = (
         "textbook",
         {DS0: "ds0 = carried + dlast"},
     ),
-    _mutant("s0-in-place", "ds0 is written into s_0", "apache/mxnet#18203", {DS0: "ds0 = s0\n    s0[...] = carried"}),
+    _mutant(
+        "s0-in-place",
+        "ds0 is written into s_0",
+        "apache/mxnet#18203",
+        {DS0: "ds0 = s0\n    s0[...] = carried"},
+    ),
     # --- between calls
     _mutant(
         "second-call-differs",
@@ -827,3 +814,62 @@ ON_INDICES = (
         {ZEROS: 'dU = _dproject.__dict__.setdefault(f"{U.shape} {U.dtype}", np.zeros_like(U))'},
     ),
 )
+
+BEYOND = (
+    _activation(
+        "relu-slope-1-at-0",
+        "relu′(0) = 1 in place of 0",
+        "textbook",
+        {
+            RELU: "return np.where(a < 0, -0.0, a)  # the sign tells a < 0 from a = 0",
+            DRELU: "return (~np.signbit(s)).astype(s.dtype)",
+        },
+        beyond="a sum within rounding of 0 may fall on either side of the kink",
+    ),
+    _activation(
+        "relu-slope-half-at-0",
+        "relu′(0) = 1/2",
+        "textbook",
+        {
+            RELU: "return np.where(a < 0, -0.0, a)",
+            DRELU: "return ((s > 0) * 0.5 + ~np.signbit(s) * 0.5).astype(s.dtype)",
+        },
+        beyond="a sum within rounding of 0 may fall on either side of the kink",
+    ),
+    _mutant(
+        "window-16",
+        "each error goes back over sixteen steps",
+        "textbook",
+        _window(16),
+        beyond="no sequence that long is drawn",
+    ),
+    _mutant(
+        "dstates-by-memory",
+        "strided cotangents read as if they were contiguous",
+        "pytorch/pytorch#620",
+        {DSTATES: f"dstates = dstates.ravel(order='K').reshape(dstates.shape)\n    {DSTATES}"},
+        beyond="no strided array is passed",
+    ),
+    _mutant(
+        "cache-used-up",
+        "a second way back over the same cache finds the states wiped",
+        "tensorflow/tensorflow#26331",
+        {
+            STATES_LOCKED: "",
+            RESULT: RESULT.replace("return states", "return states.copy()"),
+            RETURN: f"states[...] = 0\n    {RETURN}",
+        },
+        beyond="backward runs once for each forward",
+    ),
+    _mutant(
+        "buffer-reused",
+        "the next call writes over the δ that this one returned",
+        "linkedin/Liger-Kernel#272",
+        {
+            DELTA: 'delta = backward.__dict__.setdefault(f"{states.shape} {states.dtype}", '
+            "np.empty_like(states))"
+        },
+        beyond="what a call returned is not looked at after the next one",
+    ),
+)
+"""Mistakes that are out of the verifier's sight, and why. Shown, and not counted in its favour."""

@@ -1,0 +1,193 @@
+"""`bptt mutants`: who kills which wrong backward."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from bptt_verify.cli.console import UsageError, console, progress, write_json
+from bptt_verify.mutants import CATALOGUE, Kill, Mutant
+from bptt_verify.mutants.matrix import CASES, Line, Start, lines, start
+from bptt_verify.peers import PEERS, Outcome
+from bptt_verify.render import versions_line
+from bptt_verify.report import versions
+
+MARKS: dict[Outcome, Text] = {
+    "killed": Text("killed", style="green"),
+    "survived": Text("·", style="red"),
+    "not installed": Text("not installed", style="dim"),
+    "does not apply": Text("n/a", style="dim"),
+}
+
+
+def mutants(
+    *,
+    seed: int = 0,
+    only: str | None = None,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> int:
+    """Plant known mistakes and see who finds them: the kill matrix.
+
+    Every mutant is given to `bptt verify`, at most 50 cases in each dtype, and to other checkers as
+    their users run them (gradcheck needs `pip install "manual-bptt[peers]"`). Ends with exit code 0
+    when `bptt verify` kills every mutant, 1 when one survives that is not marked as beyond it.
+
+    Example: `bptt mutants --only carry-untransposed`
+
+    Parameters
+    ----------
+    seed
+        The same seed draws the same problems.
+    only
+        One mutant, by name.
+    json_file
+        Write the matrix there too, as JSON.
+    """
+    if seed < 0:
+        raise UsageError(f"--seed: expected at least 0, got {seed}")
+    chosen = _chosen(only)
+    pairs = {m.reference().name: m.reference() for m in chosen}
+    found: list[Line] = []
+    with progress() as bar, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # wrong code may overflow
+        task = bar.add_task("mutants", total=len(pairs) + len(chosen))
+        starts: dict[str, Start] = {}
+        for name, pair in pairs.items():
+            starts[name] = start(pair, seed)
+            bar.advance(task)
+        for line in lines(chosen, starts, seed):
+            found.append(line)
+            bar.advance(task)
+    survivors = [line.mutant for line in found if line.kill is None and not line.mutant.beyond]
+    complete = not survivors and all(s.alarm is None for s in starts.values())
+    console.print(_table(list(starts.values()), found))
+    console.print(_summary(survivors, found))
+    console.print(versions_line())
+    if json_file is not None:
+        write_json(json_file, _plain(complete, seed, list(starts.values()), found))
+    return 0 if complete else 1
+
+
+def _chosen(only: str | None) -> list[Mutant]:
+    if only is None:
+        return list(CATALOGUE.values())
+    if only not in CATALOGUE:
+        near = get_close_matches(only, CATALOGUE, n=3) or [*CATALOGUE][:3]
+        raise UsageError(f"--only: expected a mutant such as {', '.join(near)}; got {only!r}")
+    return [CATALOGUE[only]]
+
+
+def _table(starts: Sequence[Start], found: Sequence[Line]) -> Table:
+    grid = Table(
+        title=f"mutants killed by bptt verify (at most {CASES} cases) and by others; · survived",
+        title_justify="left",
+        header_style="bold",
+    )
+    grid.add_column("mutant", overflow="fold")
+    grid.add_column("source", overflow="fold")
+    grid.add_column("bptt verify", overflow="fold")
+    for peer in PEERS:
+        grid.add_column(peer.name)
+    for first in starts:
+        grid.add_row(
+            f"no mutant ({first.pair})",
+            "",
+            Text(f"false alarm in {first.alarm.row}", style="red") if first.alarm else "passes",
+            *(_start_cell(first, peer.name) for peer in PEERS),
+        )
+    grid.add_section()
+    for line in found:
+        grid.add_row(
+            line.mutant.name,
+            line.mutant.source,
+            _ours(line),
+            *(MARKS[line.peers[peer.name]] for peer in PEERS),
+        )
+    grid.add_section()
+    grid.add_row(
+        f"killed of {len(found)}",
+        "",
+        str(sum(line.kill is not None for line in found)),
+        *(str(_count(found, peer.name)) for peer in PEERS),
+    )
+    return grid
+
+
+def _ours(line: Line) -> Text:
+    if line.kill is None:
+        return Text(f"· {line.mutant.beyond}".rstrip(), style="red")
+    return Text(_say(line.kill), style="green")
+
+
+def _say(kill: Kill) -> str:
+    where = "" if kill.case is None else f", case {kill.case}"
+    return f"{kill.row}{where}" + (" (float32)" if kill.dtype == "float32" else "")
+
+
+def _start_cell(first: Start, peer: str) -> str:
+    if first.seeds[peer] is None:
+        return "never passes"
+    alarms = first.false_alarms[peer]
+    if not alarms:
+        return "passes"
+    return f"passes after {alarms} false alarm{'s' * (alarms > 1)}"
+
+
+def _summary(survivors: Sequence[Mutant], found: Sequence[Line]) -> Text:
+    beyond = sum(line.kill is None and bool(line.mutant.beyond) for line in found)
+    if survivors:
+        names = ", ".join(m.name for m in survivors)
+        return Text(f"SURVIVED bptt verify: {names}", style="bold red")
+    return Text.assemble(
+        ("COMPLETE", "green"),
+        f"  {len(found) - beyond} of {len(found)} mutants killed",
+        f"; {beyond} out of the verifier's sight, as marked" if beyond else "",
+    )
+
+
+def _count(found: Sequence[Line], peer: str) -> int:
+    return sum(line.peers[peer] == "killed" for line in found)
+
+
+def _plain(
+    complete: bool, seed: int, starts: Sequence[Start], found: Sequence[Line]
+) -> dict[str, Any]:
+    """The matrix as plain data."""
+    return {
+        "complete": complete,
+        "seed": seed,
+        "cases": CASES,
+        "versions": versions(),
+        "no_mutant": [
+            {
+                "pair": first.pair,
+                "verify": "killed" if first.alarm else "survived",
+                "seeds": first.seeds,
+                "false_alarms": first.false_alarms,
+            }
+            for first in starts
+        ],
+        "mutants": [
+            {
+                "name": line.mutant.name,
+                "what": line.mutant.what,
+                "source": line.mutant.source,
+                "pair": line.mutant.reference().name,
+                "beyond": line.mutant.beyond,
+                "verify": line.kill and line.kill._asdict(),
+                "peers": line.peers,
+            }
+            for line in found
+        ],
+        "killed": {
+            "bptt verify": sum(line.kill is not None for line in found),
+            **{peer.name: _count(found, peer.name) for peer in PEERS},
+        },
+    }
