@@ -18,6 +18,8 @@ SOURCE = re.compile(
     r"[\w.-]+/[\w.-]+#\d+|textbook|victorzhou, rnn-from-scratch|a widely copied RNN gradient check"
 )
 
+IN_SIGHT = [name for name, mutant in CATALOGUE.items() if not mutant.beyond]
+
 
 @pytest.fixture
 def bptt(monkeypatch, capsys, tmp_path):
@@ -36,17 +38,23 @@ def bptt(monkeypatch, capsys, tmp_path):
 def caught(mutant):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # wrong code may overflow
-        return caught_in(mutant.pair(), "float64", 50) or caught_in(mutant.pair(), "float32", 50)
+        # stops at the first disagreement, does not shrink; else ask as the command does
+        return caught_in(mutant.pair(), "float64", 50) or kill(mutant.pair())
 
 
-@pytest.mark.parametrize("mutant", CATALOGUE.values(), ids=CATALOGUE)
-def test_every_mutant_is_caught_or_says_why_not(mutant):
-    assert SOURCE.fullmatch(mutant.source)
-    assert bool(caught(mutant)) != bool(mutant.beyond)
+@pytest.mark.parametrize("name", IN_SIGHT)
+def test_every_mutant_is_caught_within_fifty_cases(name):
+    assert caught(CATALOGUE[name])
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_change_applies_and_names_its_source(name):
+    assert SOURCE.fullmatch(CATALOGUE[name].source)
+    CATALOGUE[name].pair()  # raises where a piece of text does not stand exactly once
 
 
 def test_the_catalogue_is_large_and_nothing_in_it_is_said_twice():
-    assert len([m for m in CATALOGUE.values() if not m.beyond]) >= 60
+    assert len(IN_SIGHT) >= 60
     changes = [tuple(m.changes.items()) for m in CATALOGUE.values()]
     assert len(set(changes)) == len(changes)
 
@@ -60,13 +68,13 @@ def test_a_piece_of_text_has_to_stand_there_once(piece):
 def test_the_reference_stays_clean_and_mutants_share_its_twin():
     a, b = (CATALOGUE[n].pair() for n in ("db-zero", "db-twice"))
     assert a.twin is b.twin is CATALOGUE["db-zero"].reference().twin
-    assert kill(CATALOGUE["db-zero"].reference(), cases=10) is None
+    assert kill(CATALOGUE["db-zero"].reference(), cases=3) is None
 
 
 def test_what_verify_finds_is_the_row_the_dtype_and_the_case():
-    found = kill(CATALOGUE["db-in-float64"].pair())
+    found = kill(CATALOGUE["db-in-float64"].pair(), cases=3)
     assert found[:2] == ("db", "float32")
-    assert found.case is None or 1 <= found.case <= 50
+    assert found.case is None or 1 <= found.case <= 3
 
 
 def test_one_mutant_is_a_line_and_exit_0(bptt, tmp_path):
@@ -88,11 +96,13 @@ def test_no_change_at_all_survives_everybody_and_exits_1(bptt, monkeypatch):
         CATALOGUE["ds0-slot"], name="nothing", changes={"ds0 = carried": "ds0 = carried"}
     )
     monkeypatch.setitem(CATALOGUE, "nothing", nothing)
+    quick = [peer for peer in PEERS if "check" not in peer.name]
+    monkeypatch.setattr("bptt_verify.cli.mutants.PEERS", quick)
+    monkeypatch.setattr("bptt_verify.mutants.matrix.PEERS", quick)
     code, out, _ = bptt("--only", "nothing")
     assert code == 1
-    (line,) = [line for line in out.splitlines() if "nothing" in line and "textbook" not in line][
-        :1
-    ]
+    line = next(line for line in out.splitlines() if "nothing" in line)
+    assert "FluxML/Flux.jl#2185" in line
     assert "killed" not in line
     assert "SURVIVED bptt verify: nothing" in out
 

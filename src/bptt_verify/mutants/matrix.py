@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
+import jax
+
 from bptt_verify.mutants.mutant import Kill, Mutant, kill
 from bptt_verify.pair import Pair
 from bptt_verify.peers import PEERS, Outcome
@@ -58,7 +60,7 @@ def start(pair: Pair, seed: int) -> Start:
 
 def lines(mutants: Iterable[Mutant], starts: dict[str, Start], seed: int) -> Iterator[Line]:
     """Run everybody on each mutant, on a fresh copy of it each."""
-    for mutant in mutants:
+    for count, mutant in enumerate(mutants, 1):
         seeds = starts[mutant.reference().name].seeds
         outcomes: dict[str, Outcome] = {}
         for peer in PEERS:
@@ -67,3 +69,5 @@ def lines(mutants: Iterable[Mutant], starts: dict[str, Start], seed: int) -> Ite
                 "does not apply" if given is None else peer.judge(mutant.pair(), given)
             )
         yield Line(mutant, kill(mutant.pair(), CASES, seed), outcomes)
+        if count % 20 == 0:
+            jax.clear_caches()  # each mutant leaves programs of its own behind

@@ -406,9 +406,9 @@ MUTANTS = (
     ),
     _activation(
         "sigmoid-floor",
-        "sigmoid′ is at least 1e-7",
+        "sigmoid′ is at least 0.001",
         "textbook",
-        {DSIGMOID: "return np.maximum(s * (1 - s), s.dtype.type(1e-7))"},
+        {DSIGMOID: "return np.maximum(s * (1 - s), s.dtype.type(0.001))"},
     ),
     _activation(
         "relu-slope-always",
@@ -824,7 +824,7 @@ BEYOND = (
             RELU: "return np.where(a < 0, -0.0, a)  # the sign tells a < 0 from a = 0",
             DRELU: "return (~np.signbit(s)).astype(s.dtype)",
         },
-        beyond="a sum within rounding of 0 may fall on either side of the kink",
+        beyond="only where all terms of a_t are 0: else rounding may decide the side of the kink",
     ),
     _activation(
         "relu-slope-half-at-0",
@@ -834,7 +834,7 @@ BEYOND = (
             RELU: "return np.where(a < 0, -0.0, a)",
             DRELU: "return ((s > 0) * 0.5 + ~np.signbit(s) * 0.5).astype(s.dtype)",
         },
-        beyond="a sum within rounding of 0 may fall on either side of the kink",
+        beyond="only where all terms of a_t are 0: else rounding may decide the side of the kink",
     ),
     _mutant(
         "window-16",
