@@ -25,6 +25,7 @@ IN_SIGHT = [name for name, mutant in CATALOGUE.items() if not mutant.beyond]
 def bptt(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "250")
+    monkeypatch.setattr("bptt_verify.mutants.matrix.CASES", 10)
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:

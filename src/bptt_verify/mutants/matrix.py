@@ -70,4 +70,5 @@ def lines(mutants: Iterable[Mutant], starts: dict[str, Start], seed: int) -> Ite
             )
         yield Line(mutant, kill(mutant.pair(), CASES, seed), outcomes)
         if count % 20 == 0:
-            jax.clear_caches()  # each mutant leaves programs of its own behind
+            # each mutant leaves compiled programs of its own behind
+            jax.clear_caches()  # type: ignore[no-untyped-call]
