@@ -6,7 +6,8 @@ small shape with all sizes different, T=5 B=2 D=3 H=4, and everything normal, th
 the cotangents too, unless the peer's own rule says otherwise; recurrent matrices are divided by √H,
 so that the carry neither explodes nor dies. gradcheck and check_grads get every output, and
 differentiate with respect to every float input, the initial state among them. So a peer misses a
-mistake for its rule or for what it draws, not for a careless call.
+mistake for its rule, or for the one shape and scale at which it is asked: what is wrong only when
+D = H is there for any of them to see, at such a shape.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(bptt, tmp_path, arguments, m
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", [[], ["verify"], ["train"], ["gradients"]])
+@pytest.mark.parametrize("command", [[], ["verify"], ["mutants"], ["train"], ["gradients"]])
 def test_help_has_an_example(bptt, command):
     code, out, _ = bptt(*command, "--help")
     assert code == 0
