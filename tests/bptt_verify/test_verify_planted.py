@@ -9,7 +9,7 @@ from bptt_verify import verify
 from bptt_verify.mutants import CATALOGUE
 from bptt_verify.pairs import readout_pair
 from manual_bptt import readout
-from planting import planted
+from planting import caught_in, planted
 
 LATER = {"dU", "dW", "db", "dx", "ds0", "delta"}  # what a wrong carry spoils
 
@@ -55,6 +55,12 @@ READOUT = {
         {"dc"},
     ),
 }
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", RNN)
+def test_a_wrong_layer_is_caught(name, dtype):
+    assert caught_in(CATALOGUE[name].pair(), dtype, 50)
 
 
 @pytest.mark.parametrize("name", RNN)
