@@ -300,11 +300,14 @@ def test_a_hang_is_not_shrunk():
 def test_shrinking_ends_when_its_time_is_up(monkeypatch):
     def smallest(seconds):
         monkeypatch.setattr(sys.modules["bptt_verify.verify"], "SHRINKING", seconds)
-        wrong = changed(backward=lambda c, d: {k: -v for k, v in backward(c, d).items()})
-        return draw.parse(wrong, verify(wrong, cases=CASES, seed=1).first_failure.case)
+        report = verify(changed(backward=wrong), cases=20)
+        return sum(draw.parse(PAIR, report.first_failure.case).sizes.values())
 
-    assert smallest(60.0) == draw.parse(PAIR, "")
-    assert smallest(-1.0) != draw.parse(PAIR, "")
+    def wrong(cache, d):  # for more than one sequence
+        return {k: v * (1 - 2 * (len(d["y"]) > 1)) for k, v in backward(cache, d).items()}
+
+    assert smallest(60.0) == 4
+    assert smallest(-1.0) > 4
 
 
 def test_a_timer_and_a_handler_of_the_users_own_are_put_back():
