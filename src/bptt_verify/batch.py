@@ -55,7 +55,8 @@ class Batches:
         """An answer for each case; None where it has to be evaluated by itself."""
         together: dict[str, list[int]] = {}
         for k, case in enumerate(cases):
-            together.setdefault(f"{self._ceiling(case)} {case.options}", []).append(k)
+            short = all(case.fills[name] in ("grid", "zeros") for name in self.oracle.pair.floats)
+            together.setdefault(f"{self._ceiling(case)} {case.options} {short}", []).append(k)
         found: list[Answer | None] = [None] * len(cases)
         for kind in together.values():
             for start in range(0, len(kind), SIDE_BY_SIDE):

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify.oracle import Expected
-from bptt_verify.tolerance import SHARP, multiplier
+from bptt_verify.tolerance import multiplier
+from bptt_verify.tolerance import sharp as sharpness
 
 
 class Comparison(NamedTuple):
@@ -52,7 +53,7 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
     tolerance = multiplier(dtype) * sigma
     worst = float(error.max())
     if worst <= 1:
-        sharp = (tolerance <= SHARP * np.abs(value)) & (value != 0)
+        sharp = (tolerance <= sharpness(dtype) * np.abs(value)) & (value != 0)
         return Comparison(worst, "", bool(sharp.any()), not sigma.any())
     at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     where = f" at {at}" if at else ""

@@ -28,7 +28,7 @@ from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.precise import DIGITS, MP, AbstainError, Precise, numbers
 from bptt_verify.shapes import Shape
 from bptt_verify.surgery import sites
-from bptt_verify.tolerance import multiplier
+from bptt_verify.tolerance import multiplier, unit_roundoff
 
 Array = NDArray[Any]
 DOUBLE = np.dtype(np.float64)
@@ -252,7 +252,7 @@ def _band(value: float, sigma: float, dtype: np.dtype[Any]) -> float:
 
     σ is that of the twin's gradient, which a stop_gradient in the twin makes too small.
     """
-    return multiplier(dtype) * max(sigma, float(np.finfo(dtype).eps) / 2 * abs(value))
+    return multiplier(dtype) * max(sigma, unit_roundoff(dtype) * abs(value))
 
 
 def _of_the_forward(entry: Entry, double: Answer) -> Vote:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import ml_dtypes
 import numpy as np
 from jax.extend.core import ClosedJaxpr
 from numpy.typing import NDArray
@@ -18,6 +17,7 @@ from bptt_verify.padding import cropped, padded
 from bptt_verify.pair import Pair
 from bptt_verify.rounding import Rounding, check_numbers
 from bptt_verify.shapes import Shape
+from bptt_verify.tolerance import largest
 
 Array = NDArray[Any]
 
@@ -119,11 +119,17 @@ class Oracle:
             else:
                 closed = jax.make_jaxpr(self._program(shape, twin))(*_first(arguments))
             rng = np.random.default_rng([cases[0].seed, 2])
-            flush = flushes or self.pair.flushes
-            rounding = Rounding(dtype, rng, self.margin, cases=len(cases), flushes=flush)
+            rounding = Rounding(
+                dtype,
+                rng,
+                self.margin,
+                cases=len(cases),
+                flushes=flushes or self.pair.flushes,
+                short=all(_of_few_digits(a) for a in arguments[0].values()),
+            )
             leaves = jax.tree.leaves(arguments)
             found = dict(zip(self._names(), rounding.run(closed, leaves), strict=True))
-        out_of_range = rounding.peak > float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+        out_of_range = rounding.peak > largest(dtype)
         shapes = {name: Shape(text) for name, text in self.pair.shapes().items()}
         return [
             Answer(
@@ -247,3 +253,7 @@ class Oracle:
 def _first(arguments: tuple[dict[str, Array], ...]) -> tuple[dict[str, Array], ...]:
     """The arguments of the first case."""
     return tuple({name: a[0] for name, a in group.items()} for group in arguments)
+
+
+def _of_few_digits(a: Array) -> bool:
+    return bool((a * 16 == np.rint(a * 16)).all())

@@ -69,7 +69,7 @@ def _gradcheck(pair: Pair, case: Case, drawn: Drawn, fast_mode: bool) -> bool:
 
     names = list(pair.differentiable)
 
-    class Subject(torch.autograd.Function):
+    class Subject(torch.autograd.Function):  # type: ignore[misc]
         @staticmethod
         def forward(ctx: Any, *values: Any) -> Any:
             given = {n: v.detach().numpy() for n, v in zip(names, values, strict=True)}

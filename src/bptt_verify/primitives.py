@@ -169,6 +169,10 @@ ROUNDED: dict[str, Rule] = {
 }
 
 
+# Exact for numbers of few digits.
+SUMMING = {"add", "add_any", "sub", "reduce_sum"}
+MULTIPLYING = {"mul", "dot_general"}
+
 # Whose terms are products of two factors.
 PRODUCTS = {"dot_general"}
 

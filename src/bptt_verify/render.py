@@ -100,12 +100,14 @@ def table(reports: Sequence[Report]) -> RenderableType:
             grid.add_row("", escape(name), *_cells(line, dtypes))
 
     cases = sum(report.cases for report in reports)
+    silent = dict.fromkeys(name for report in reports if report.ok for name in report.silent)
     redrawn = sum(report.redrawn for report in reports)
     seconds = sum(report.seconds for report in reports)
     summary = Text.assemble(
         (verdict.upper(), COLOUR[verdict]),
         f"  {cases} cases in {seconds:.1f} s, seed {reports[0].seed}",
         f"; {redrawn} given up (out of range, or at a kink)" if redrawn else "",
+        f"; not met: {', '.join(silent)}" if silent else "",
     )
     return Group(grid, summary)
 

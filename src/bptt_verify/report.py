@@ -61,6 +61,8 @@ class Report:
     disagreement within rounding of a kink, where either branch is honest."""
     seconds: float
     rows: tuple[Row, ...]
+    silent: tuple[str, ...]
+    """Properties of the pair about which no case said anything."""
     failed_at: int | None
     """The number of the first case that failed, counted from 1."""
     first_failure: Failure | None

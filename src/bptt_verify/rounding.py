@@ -31,11 +31,13 @@ from bptt_verify.primitives import (
     EXACT,
     KNOWN,
     MOVED,
+    MULTIPLYING,
     POLES,
     PRODUCTS,
     ROUNDED,
     SAMPLES,
     STEPPED,
+    SUMMING,
     TERMS,
     align,
 )
@@ -59,6 +61,8 @@ class Rounding:
         margin: a comparison closer than this many σ counts as undecided.
         cases: how many cases are evaluated side by side, all of the same shapes.
         flushes: subnormal numbers may be taken for 0, as XLA does.
+        short: the inputs have few digits, so that sums and products of them may be exact; then a
+            tie, at the kink of relu say, is one in every honest program.
     """
 
     def __init__(
@@ -69,6 +73,7 @@ class Rounding:
         *,
         cases: int = 1,
         flushes: bool = False,
+        short: bool = False,
     ) -> None:
         info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
         self.u = float(info.eps) / 2
@@ -78,6 +83,8 @@ class Rounding:
         self.smallest = float(info.smallest_normal if flushes else info.smallest_subnormal)
         self.rng = rng
         self.margin = margin
+        self.short = short
+        self.digits = round(-math.log2(self.u))
         self.cases = cases
         self.undecided = np.zeros(cases, np.bool_)
         """A comparison of floats came out within rounding of its tie (the kink of relu)."""
@@ -130,8 +137,16 @@ class Rounding:
         """For each case, whether any entry is true."""
         return np.asarray(x.reshape(self.cases, -1).any(axis=1))
 
-    def blur(self, x: Array, terms: NDArray[np.float64] | None = None) -> Array:
-        """Each sample but the first, moved relatively by up to u times √terms; zeros stay."""
+    def blur(
+        self,
+        x: Array,
+        terms: NDArray[np.float64] | None = None,
+        exact: NDArray[np.bool_] | None = None,
+    ) -> Array:
+        """Each sample but the first, moved relatively by up to u times √terms; zeros stay.
+
+        So do the cases that are exact.
+        """
         rows = self.apart(x)
         base = rows[:, 0]
         size = np.abs(base).reshape(self.cases, -1)
@@ -154,7 +169,29 @@ class Rounding:
         if tiny.any():
             out += absolute * (self.smallest / self.u)
         out[:, 0] = base
+        if exact is not None and exact.any():
+            out[exact] = rows[exact]
         return out.reshape(x.shape)
+
+    def _exact(
+        self, name: str, x: Sequence[Array], terms: NDArray[np.float64] | None
+    ) -> NDArray[np.bool_] | None:
+        """The cases in which this operation rounds nothing, in whatever order it adds."""
+        if not self.short or name not in SUMMING | MULTIPLYING:
+            return None
+        step = self.digits // 2 if name in SUMMING else self.digits // 4
+        found = np.ones(self.cases, np.bool_)
+        sizes = []
+        for a in x:
+            samples = self.apart(np.asarray(a, np.float64))
+            base = samples[:, 0]
+            digits = base * 2.0**step
+            found &= ~self.any_entry(samples != samples[:, :1])
+            found &= ~self.any_entry(digits != np.rint(digits))
+            sizes.append(np.abs(base).reshape(self.cases, -1).max(axis=1, initial=0))
+        size = np.prod(sizes, axis=0) if name in MULTIPLYING else np.sum(sizes, axis=0)
+        terms = np.ones(self.cases) if terms is None else terms
+        return np.asarray(found & (size * terms * 2.0 ** (self.digits // 2) <= 2.0**self.digits))
 
     def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Uniform in ±1: bounded away from 0, two such could only cancel.
@@ -207,16 +244,17 @@ class Rounding:
             self._margin(*x)
             return [COMPARE[name](*x)]
         terms = self._terms(name, p, x)
+        exact = self._exact(name, x, terms)
         if terms is not None:
             # noise on one factor of each product is noise on each term
             floats = [i for i, a in enumerate(x) if a.dtype.kind == "f"]
             noisy = [min(floats, key=lambda i: x[i].size)] if name in PRODUCTS else floats
-            x = [self.blur(a, terms) if i in noisy else a for i, a in enumerate(x)]
+            x = [self.blur(a, terms, exact) if i in noisy else a for i, a in enumerate(x)]
         rule = ROUNDED.get(name)
         out = [rule(p, *x)] if rule else _one_by_one(eqn, x, self.cases * (SAMPLES + 1))
         if name not in POLES:  # infinities that were put in, and at poles, are no overflow
             self.peak[self._finite(x) & ~self._finite(out)] = math.inf
-        return [self._rounded(name, a, x, terms) for a in out]
+        return [self._rounded(name, a, x, terms, exact) for a in out]
 
     def _terms(self, name: str, p: dict[str, Any], x: list[Array]) -> NDArray[np.float64] | None:
         """For each case, how many terms a sum has at most; zeros are added without rounding."""
@@ -231,11 +269,16 @@ class Rounding:
         return np.full(self.cases, float(max((a[0].size for a in x), default=1)))
 
     def _rounded(
-        self, name: str, out: Array, x: list[Array], terms: NDArray[np.float64] | None
+        self,
+        name: str,
+        out: Array,
+        x: list[Array],
+        terms: NDArray[np.float64] | None,
+        exact: NDArray[np.bool_] | None,
     ) -> Array:
         if out.dtype.kind != "f" or name in STEPPED:
             return self._decide(out, x)
-        return out if name in MOVED else self.blur(out, terms)
+        return out if name in MOVED else self.blur(out, terms, exact)
 
     def _margin(self, a: Array, b: Array) -> None:
         """A comparison is decided when its operands differ by more than their spread."""

@@ -7,16 +7,32 @@ probability of a false alarm.
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
-INTERIM_MULTIPLIER = {"float32": 32.0, "float64": 32.0}
+MULTIPLIER = 32.0
 
-DTYPES = tuple(INTERIM_MULTIPLIER)
-
-SHARP = 0.01
-"""A band wider than this part of the value cannot see an error of 1 %."""
+DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
 def multiplier(dtype: np.dtype[Any]) -> float:
     """How many σ an entry of this dtype may be off."""
-    return INTERIM_MULTIPLIER[str(dtype)]
+    return MULTIPLIER
+
+
+def unit_roundoff(dtype: np.dtype[Any]) -> float:
+    """The largest relative error of rounding to this dtype."""
+    return float(ml_dtypes.finfo(dtype).eps) / 2  # type: ignore[no-untyped-call]
+
+
+def largest(dtype: np.dtype[Any]) -> float:
+    """The largest finite number."""
+    return float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+
+
+def sharp(dtype: np.dtype[Any]) -> float:
+    """A band wider than this part of the value cannot see an error of 1 %.
+
+    Where the dtype itself is that coarse: of what a few roundings make in it.
+    """
+    return max(0.01, 2 * multiplier(dtype) * unit_roundoff(dtype))

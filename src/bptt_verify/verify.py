@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
-from itertools import islice
 from shlex import quote
 from typing import Any
 
@@ -34,8 +33,11 @@ from bptt_verify.tolerance import DTYPES
 AT_ONCE = 2048
 """Cases drawn before they are judged together."""
 
-EACH_PROPERTY = 5
-"""Cases in which each property is checked: one property a case, from the first on."""
+EACH_PROPERTY = 6
+"""Cases in which each property is checked, if so many say something about it."""
+
+AT_A_TIME = 3
+"""Properties checked in one case: they take turns, so that each meets different cases."""
 
 LONG = 64
 """Steps of the one long case, which is held against the twin step by step."""
@@ -54,6 +56,7 @@ def verify(
     progress: Callable[[int], None] | None = None,
     limit: float = LIMIT,
     isolate: bool = False,
+    explain: bool = True,
 ) -> Report:
     """Hold a pair's subject against its twin on random cases.
 
@@ -67,6 +70,7 @@ def verify(
         limit: seconds that one call of the subject, forward and backward, may take.
         isolate: run the subject in a process of its own, so that a crash, or code that cannot be
             interrupted, ends in the report too. Some 16 ms a case.
+        explain: shrink the first failure and look at it closer; without, only say what failed.
 
     Raises `TypeError` or `ValueError` for a wrong argument, for a `case` that does not fit the
     pair, and for a twin that raises or returns what the pair does not declare. Whatever the
@@ -77,8 +81,10 @@ def verify(
     with _guarded(limit, isolate) as run:
         judge, tally = Judge(pair, kind, run), Tally(pair, progress)
         if case is None:
-            _judge_random(judge, tally, cases, seed)
-            _judge_closer(judge, tally)
+            long = _long_case(pair) if cases > 1 else None
+            _judge_random(judge, tally, cases - (long is not None), seed)
+            if tally.failed is None:
+                _judge_closer(judge, tally, long)
         else:
             chosen = draw.parse(pair, case)
             tally.add(chosen, judge.one(chosen, judge.properties))
@@ -87,9 +93,11 @@ def verify(
         for chosen in filter(None, (tally.largest, tally.failed and tally.failed.case)):
             tally.record(chosen, judge.twin_by_xla(chosen))
         failed = tally.failed
-        if failed is not None and case is None and failed.row not in (subject.TIME, STEPS, XLA):
+        shrinkable = explain and case is None
+        if failed is not None and shrinkable and failed.row not in (subject.TIME, STEPS, XLA):
             failed = _shrink(judge, failed, cases, seed)
-        failure = _failure(judge, failed, isolate) if failed else None
+        failure = _failure(judge, failed, isolate, explain) if failed else None
+    rows = tally.rows(judge.oracle.unread_taps)
     return Report(
         pair=pair.name,
         dtype=str(kind),
@@ -97,7 +105,8 @@ def verify(
         cases=tally.judged,
         redrawn=tally.redrawn,
         seconds=time.perf_counter() - start,
-        rows=tally.rows(judge.oracle.unread_taps),
+        rows=rows,
+        silent=tuple(name for name in judge.properties if name not in {row.name for row in rows}),
         failed_at=tally.failed_at,
         first_failure=failure,
         versions=versions(),
@@ -107,12 +116,16 @@ def verify(
 def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
     """Draw so many cases and judge them, many at once."""
     waiting: list[Case] = []
-    turns = iter([name for _ in range(EACH_PROPERTY) for name in judge.properties])
+    turns = [name for _ in range(EACH_PROPERTY) for name in judge.properties]
 
     def judge_waiting() -> None:
         for case, found in zip(waiting, judge.all(waiting), strict=True):
             if found is not None and all(c.ok for c in found.values()):
-                found |= judge.check(case, list(islice(turns, 1)))
+                now = turns[:AT_A_TIME]
+                said = judge.check(case, now)
+                # those about which the case says nothing come again
+                turns[:] = turns[AT_A_TIME:] + [name for name in now if name not in said]
+                found |= said
             tally.add(case, found)
             if tally.over_time:
                 break
@@ -127,14 +140,21 @@ def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
     judge_waiting()
 
 
-def _judge_closer(judge: Judge, tally: Tally) -> None:
-    """When all is well: the largest case and a long one, each step by itself."""
-    if tally.failed is None and tally.largest is not None:
-        like = tally.largest
-        sizes = {letter: LONG if letter == judge.pair.time else 3 for letter in like.sizes}
-        long = replace(like, sizes=sizes, fills=dict.fromkeys(like.fills, "normal:0"))
-        for case in (like, long):
-            tally.record(case, judge.steps(case))
+def _long_case(pair: Pair) -> Case | None:
+    """A plain case of many steps, and else small; None for a pair without an axis of time."""
+    if pair.time not in pair.letters():
+        return None
+    plain = draw.parse(pair, "")
+    return replace(plain, sizes={k: LONG if k == pair.time else 3 for k in plain.sizes})
+
+
+def _judge_closer(judge: Judge, tally: Tally, long: Case | None) -> None:
+    """When all is well: a long case as well; it and the largest one, each step by itself."""
+    largest = tally.largest
+    if long is not None:
+        tally.add(long, judge.one(long))
+    for case in filter(None, (largest, long)):
+        tally.record(case, judge.steps(case))
 
 
 class _DisagreementError(Exception):
@@ -184,16 +204,16 @@ def _shrink(judge: Judge, failed: Failed, cases: int, seed: int) -> Failed:
     # same way again, with Flaky, and then the last failure has to do
     with suppress(_DisagreementError, Flaky):
         _draw(judge.pair, cases, seed, check, (Phase.generate, Phase.shrink))
-    plainer = draw.plainer(smallest.case)
+    plainer = draw.plainer(judge.pair, smallest.case)
     while case := next(plainer, None):
         try:
             check(case)
         except _DisagreementError:
-            plainer = draw.plainer(smallest.case)
+            plainer = draw.plainer(judge.pair, smallest.case)
     return smallest
 
 
-def _failure(judge: Judge, failed: Failed, isolate: bool) -> Failure:
+def _failure(judge: Judge, failed: Failed, isolate: bool, explain: bool) -> Failure:
     """What can be said of the case: where it goes wrong, and who is wrong."""
     pair, dtype, case = judge.pair, judge.dtype, str(failed.case)
     if pair.origin:
@@ -203,7 +223,7 @@ def _failure(judge: Judge, failed: Failed, isolate: bool) -> Failure:
         alone = ", isolate=True" * isolate
         again = f"verify(pair, dtype={str(dtype)!r}, case={case!r}{alone})"
     diagnosis, alone, votes = None, "", ""
-    if failed.row in pair.quantities():
+    if explain and failed.row in pair.quantities():
         diagnosis = diagnose(judge, failed.case)
         alone, votes = _votes(judge, failed, here=not isolate)
     return Failure(failed.row, failed.problem, case, again, diagnosis, alone, votes)

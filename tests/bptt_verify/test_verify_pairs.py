@@ -9,12 +9,12 @@ from bptt_verify import draw
 from bptt_verify.judge import Judge
 from bptt_verify.oracle import Oracle
 from bptt_verify.pairs import REGISTRY, SHOWN_BY, model_pair
-from bptt_verify.tolerance import DTYPES, multiplier
+from bptt_verify.tolerance import multiplier
 
 PAIRS = {**REGISTRY, "model-index": model_pair(indices=True)}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_subject_and_twin_agree(name, dtype):
     pair = PAIRS[name]

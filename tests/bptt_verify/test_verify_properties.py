@@ -16,12 +16,12 @@ from bptt_verify import Index, Mask, Odd, Pair, draw, properties, verify
 from bptt_verify.oracle import Oracle
 from bptt_verify.pairs import REGISTRY, model_pair, rnn_pair
 from bptt_verify.properties import PROPERTIES, Trial, check
-from bptt_verify.tolerance import DTYPES, multiplier
+from bptt_verify.tolerance import multiplier
 from manual_bptt import rnn
 from planting import planted
 
 PAIRS = {**REGISTRY, "model-index": model_pair(indices=True)}
-ALWAYS = {"strides"}
+ALWAYS = {"strides", "backward again", "results stay"}
 LINEAR = {n for n in PROPERTIES if n.startswith("linear")} | {"adjoint of jax.jvp"}
 SYMMETRIC = {"hidden permutation", "batch permutation", "causality"}
 RNN = "T=4 B=3 D=2 H=5"
@@ -63,7 +63,7 @@ def fails(pair, name, dtype="float64", cases=60):
 # --- they hold
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_all_hold_for_the_built_in_pairs(name, dtype):
     pair = PAIRS[name]
@@ -78,7 +78,7 @@ def test_all_hold_for_the_built_in_pairs(name, dtype):
     hold()
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", PAIRS)
 def test_all_that_apply_are_checked_with_a_sharp_band(name, dtype):
     pair = PAIRS[name]
@@ -125,6 +125,19 @@ def with_forward(change):
     return dataclasses.replace(
         pair, forward=lambda i, activation: pair.forward(change(i), activation)
     )
+
+
+def with_backward(change):
+    pair = rnn_pair()
+    return dataclasses.replace(pair, backward=change(pair.backward))
+
+
+def used_up(backward, cache, d):
+    gradients = backward(cache, d)
+    states = cache[1].states
+    states.flags.writeable = True
+    states[...] = 0
+    return gradients
 
 
 def with_cotangents(change):
@@ -181,6 +194,20 @@ PLANTED = [
     ("strides", "memory read as if it were contiguous", with_cotangents(as_if_contiguous)),
     ("strides", "cotangents written to, and restored", with_cotangents(written_and_restored)),
     (
+        "backward again",
+        "the cache is used up",
+        with_backward(lambda backward: lambda cache, d: used_up(backward, cache, d)),
+    ),
+    (
+        "results stay",
+        "δ in a buffer that is used again",
+        layer(
+            "delta = np.empty_like(states)",
+            'delta = backward.__dict__.setdefault(f"{states.shape} {states.dtype}", '
+            "np.empty_like(states))",
+        ),
+    ),
+    (
         "absent cotangent",
         "ones for None",
         with_cotangents(lambda d: {n: np.ones(1) if a is None else a for n, a in d.items()}),
@@ -200,7 +227,7 @@ def centred(i, at):
     return {**i, "x": i["x"] - i["x"].mean(at, keepdims=True)}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(
     ("name", "pair"), [(n, p) for n, _, p in PLANTED], ids=[f"{n}: {m}" for n, m, _ in PLANTED]
 )
@@ -307,9 +334,25 @@ def test_one_step_one_sequence_one_unit_say_nothing():
     assert set(PROPERTIES) - set(found) == missing
 
 
+def in_thirds():
+    """Sums of thirds are rounded, so that a tie may go either way."""
+    pair, weights = rnn_pair(), ("U", "W", "b")
+
+    def third(i):
+        return {k: v / 3 if k in weights else v for k, v in i.items()}
+
+    return dataclasses.replace(
+        pair,
+        forward=lambda i, activation: pair.forward(third(i), activation),
+        backward=lambda cache, d: third(pair.backward(cache, d)),
+        twin=lambda i, activation: pair.twin(third(i), activation),
+        untied=lambda i, activation: pair.untied(third(i), activation),
+    )
+
+
 def test_near_a_kink_only_what_is_exact_is_said():
     grid = "T=3 B=2 D=2 H=3 activation=relu x=grid s0=grid U=grid W=grid b=grid"
-    trials = [trial(rnn_pair(), f"{grid} seed={seed}") for seed in range(20)]
+    trials = [trial(in_thirds(), f"{grid} seed={seed}") for seed in range(20)]
     found = [check(t) for t in trials if t.answer.undecided]
     assert found
     for one in found:
@@ -317,6 +360,8 @@ def test_near_a_kink_only_what_is_exact_is_said():
             "linear: zero to zero",
             "linear: powers of two",
             "causality",
+            "backward again",
+            "results stay",
             "absent cotangent",
         }
         assert all(c.ok and c.exact for c in one.values())
@@ -339,7 +384,7 @@ def test_a_subject_that_returns_something_else_is_judged_elsewhere(wrong):
 
 def test_a_gradient_of_any_size_is_compared():
     pair = spoiled("U", lambda g, _: np.full_like(g, np.finfo(g.dtype).max))
-    for dtype in DTYPES:
+    for dtype in ("float32", "float64"):
         found = check(trial(pair, RNN, dtype))
         assert not found["adjoint of jax.jvp"].ok
         assert not found["batch twice"].ok

@@ -37,7 +37,7 @@ def mutants(
 
     Every mutant is given to `bptt verify`, at most 50 cases in each dtype, and to other checkers as
     their users run them (gradcheck needs `pip install "manual-bptt[peers]"`). Ends with exit code 0
-    when `bptt verify` kills every mutant, 1 when one survives that is not marked as beyond it.
+    when `bptt verify` kills every mutant, 1 when one survives.
 
     Example: `bptt mutants --only carry-untransposed`
 
@@ -65,7 +65,7 @@ def mutants(
         for line in lines(chosen, starts, seed):
             found.append(line)
             bar.advance(task)
-    survivors = [line.mutant for line in found if line.kill is None and not line.mutant.beyond]
+    survivors = [line.mutant for line in found if line.kill is None]
     complete = not survivors and all(s.alarm is None for s in starts.values())
     console.print(_table(list(starts.values()), found))
     console.print(_summary(survivors, found))
@@ -122,7 +122,7 @@ def _table(starts: Sequence[Start], found: Sequence[Line]) -> Table:
 
 def _ours(line: Line) -> Text:
     if line.kill is None:
-        return Text(f"· {line.mutant.beyond}".rstrip(), style="red")
+        return Text("·", style="red")
     return Text(_say(line.kill), style="green")
 
 
@@ -141,14 +141,12 @@ def _start_cell(first: Start, peer: str) -> str:
 
 
 def _summary(survivors: Sequence[Mutant], found: Sequence[Line]) -> Text:
-    beyond = sum(line.kill is None and bool(line.mutant.beyond) for line in found)
     if survivors:
         names = ", ".join(m.name for m in survivors)
         return Text(f"SURVIVED bptt verify: {names}", style="bold red")
     return Text.assemble(
         ("COMPLETE", "green"),
-        f"  {len(found) - beyond} of {len(found)} mutants killed",
-        f"; {beyond} out of the verifier's sight, as marked" if beyond else "",
+        f"  {len(found)} of {len(found)} mutants killed",
     )
 
 
@@ -180,7 +178,6 @@ def _plain(
                 "what": line.mutant.what,
                 "source": line.mutant.source,
                 "pair": line.mutant.reference().name,
-                "beyond": line.mutant.beyond,
                 "verify": line.kill and line.kill._asdict(),
                 "peers": line.peers,
             }

@@ -18,7 +18,6 @@ from bptt_verify.pair import Pair
 from bptt_verify.pairs import REGISTRY
 from bptt_verify.render import show
 from bptt_verify.report import Report, jsonable, overall, versions
-from bptt_verify.tolerance import DTYPES
 from bptt_verify.verify import verify as run
 
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
@@ -30,7 +29,7 @@ def verify(
     *,
     cases: int = 200,
     seed: int = 0,
-    dtype: Literal["float32", "float64", "both"] = "both",
+    dtype: Literal["float32", "float64", "bfloat16", "float16", "both"] = "both",
     case: str | None = None,
     regression: Path | None = None,
     limit: float = LIMIT,
@@ -54,7 +53,7 @@ def verify(
     seed
         The same seed draws the same cases.
     dtype
-        The dtype under test.
+        The dtype under test; both is float32 and float64.
     case
         One case, as a failure prints it, instead of random ones.
     regression
@@ -67,7 +66,7 @@ def verify(
         Write the reports there too, as JSON.
     """
     pairs = _pairs(target)
-    dtypes = DTYPES if dtype == "both" else (dtype,)
+    dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     if cases < 1:
         raise UsageError(f"--cases: expected at least 1, got {cases}")
     if seed < 0:

@@ -8,7 +8,7 @@ from bptt_verify.mutants import rnn
 from bptt_verify.mutants.mutant import Kill, Mutant, copied, kill, planted
 
 CATALOGUE: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*rnn.MUTANTS, *rnn.ON_INDICES, *rnn.BEYOND)
+    mutant.name: mutant for mutant in (*rnn.MUTANTS, *rnn.ON_INDICES, *rnn.HIDDEN)
 }
 
 __all__ = ["CATALOGUE", "Kill", "Mutant", "copied", "kill", "planted"]

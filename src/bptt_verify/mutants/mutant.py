@@ -28,7 +28,6 @@ class Mutant:
         layer: the module of the layer under test.
         build: makes the pair of such a layer, right or wrong.
         module: the module that is changed, when the layer only imports it.
-        beyond: why `verify` cannot see it yet; empty for all that it has to kill.
     """
 
     name: str
@@ -38,7 +37,6 @@ class Mutant:
     layer: ModuleType
     build: Builder
     module: ModuleType | None = None
-    beyond: str = ""
 
     def pair(self) -> Pair:
         """The wrong layer beside its twin: a fresh copy, so that no state is left of earlier runs.
@@ -74,9 +72,9 @@ def kill(pair: Pair, cases: int = 50, seed: int = 0) -> Kill | None:
     for dtype in ("float64", "float32"):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # wrong code may overflow
-            report = verify(pair, cases, seed, dtype)
+            report = verify(pair, cases, seed, dtype, explain=False)
         if report.first_failure is not None:
-            return Kill(report.first_failure.row, dtype, getattr(report, "failed_at", None))
+            return Kill(report.first_failure.row, dtype, report.failed_at)
     return None
 
 

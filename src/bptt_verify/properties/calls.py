@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.compare import Comparison
-from bptt_verify.properties.trial import Array, Arrays, Found, Property, Trial, agree, exact
+from bptt_verify.properties.trial import (
+    Array,
+    Arrays,
+    Found,
+    NothingSaid,
+    Property,
+    Trial,
+    agree,
+    exact,
+)
 
 
 def _reversed(a: Array) -> Array:
@@ -40,26 +49,60 @@ LAYOUTS: tuple[Callable[[Array], Array], ...] = (
 
 
 def _strides(t: Trial) -> Found:
-    rng, pair, base = t.rng(), t.pair, t.base
-
-    def laid_out(arrays: Arrays) -> Arrays:
-        return {
-            name: LAYOUTS[rng.integers(len(LAYOUTS))](a) if a.ndim else a
-            for name, a in arrays.items()
-        }
-
+    pair, base = t.pair, t.base
     backward: Any = pair.backward
-    strided = replace(
-        pair,
-        forward=lambda i, **options: pair.forward(laid_out(i), **options),
-        backward=backward and (lambda cache, d: backward(cache, laid_out(d))),
-    )
-    got = replace(t, pair=strided).attempt(*t.base_point)
+    for layout in LAYOUTS:
+
+        def laid_out(arrays: Arrays, layout: Callable[[Array], Array] = layout) -> Arrays:
+            return {name: layout(a) if a.ndim else a for name, a in arrays.items()}
+
+        strided = replace(
+            pair,
+            forward=lambda i, laid_out=laid_out, **options: pair.forward(laid_out(i), **options),
+            backward=backward
+            and (lambda cache, d, laid_out=laid_out: backward(cache, laid_out(d))),
+        )
+        got = replace(t, pair=strided).attempt(*t.base_point)
+        if isinstance(got, str):
+            yield "strided arrays", Comparison(np.inf, got)
+            return
+        for name, band in t.around(got, t.answer).items():
+            yield name, agree(band, base[name])
+
+
+def _again(t: Trial) -> Found:
+    backward: Any = t.pair.backward
+
+    def twice(cache: Any, d: Arrays) -> Any:
+        backward(cache, {name: a.copy() for name, a in d.items()})
+        return backward(cache, d)
+
+    once = t.ran
+    got = replace(t, pair=replace(t.pair, backward=twice)).attempt(*t.base_point)
     if isinstance(got, str):
-        yield "strided arrays", Comparison(np.inf, got)
+        yield "the second time", Comparison(np.inf, got)
         return
-    for name, band in t.around(got, t.answer).items():
-        yield name, agree(band, base[name])
+    for name in t.gradients:
+        yield name, agree(exact(got[name]), exact(once[name]))
+
+
+def _stays(t: Trial) -> Found:
+    kept: list[Arrays] = []
+    backward: Any = t.pair.backward
+
+    def keeping(cache: Any, d: Arrays) -> Any:
+        kept.append(backward(cache, d))
+        return kept[-1]
+
+    wanted = replace(t, pair=replace(t.pair, backward=keeping)).run(*t.base_point)
+    if not kept:  # it ran in another process
+        raise NothingSaid
+    other = t.fresh()
+    t.run(other.inputs, other.cotangents)
+    keys = {f"d{name}": name for name in t.pair.differentiable}
+    for name in t.gradients:
+        stayed = np.array(kept[-1][keys.get(name, name)])
+        yield name, agree(exact(stayed), exact(wanted[name]))
 
 
 def _absent(t: Trial) -> Found:
@@ -88,6 +131,18 @@ PROPERTIES = (
         "inputs and cotangents in another memory layout, or read-only, give the same",
         lambda pair: True,
         _strides,
+    ),
+    Property(
+        "backward again",
+        "backward may be called twice for one forward, and gives the same",
+        lambda pair: pair.backward is not None,
+        _again,
+    ),
+    Property(
+        "results stay",
+        "what backward returned is left alone by later calls",
+        lambda pair: pair.backward is not None,
+        _stays,
     ),
     Property(
         "absent cotangent",

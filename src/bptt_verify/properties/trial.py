@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify import draw, subject
-from bptt_verify.compare import Comparison, compare
+from bptt_verify.compare import Comparison, Wrong, compare
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Expected, Oracle
 from bptt_verify.pair import Index, Pair
@@ -188,6 +188,8 @@ class Trial:
         arrays = {}
         for name, letters in quantity_shapes(self.pair).items():
             got, shape = ran.arrays[name], Shape(letters).sized(case.sizes)
+            if isinstance(got, Wrong):
+                return f"{name}: {got.problem}"
             if not isinstance(got, np.ndarray | np.generic):
                 return f"{name}: expected an array {shape}, got {type(got).__name__}"
             if got.shape != shape or got.dtype != self.dtype:
