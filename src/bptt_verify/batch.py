@@ -15,7 +15,7 @@ from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.rounding import MixedError
 from bptt_verify.tolerance import multiplier
 
-SIDE_BY_SIDE = 32
+SIDE_BY_SIDE = 64
 """Cases evaluated together; more would leave the processor's cache."""
 
 TRIALS = 3

@@ -49,19 +49,21 @@ def _slice(p: dict[str, Any], x: Array) -> Array:
 
 
 def _pad(p: dict[str, Any], x: Array, value: Array) -> Array:
-    fill = value[(...,) + (None,) * (x.ndim - 1)]
-    for axis, (low, high, interior) in enumerate(p["padding_config"], start=1):
-        n = x.shape[axis]
+    shape, source, target = [len(x)], [slice(None)], [slice(None)]
+    for n, (low, high, interior) in zip(x.shape[1:], p["padding_config"], strict=True):
+        step = interior + 1
         length = low + high + n + max(n - 1, 0) * interior
-        shape = (*x.shape[:axis], length, *x.shape[axis + 1 :])
-        out = np.broadcast_to(fill, shape).astype(x.dtype)
-        # a negative low or high cuts
-        at = low + (interior + 1) * np.arange(n)
-        kept = (at >= 0) & (at < length)
-        index = (slice(None),) * axis
-        out[(*index, at[kept])] = x[(*index, kept)]
-        x = out
-    return x
+        # a negative low or high cuts: entry i goes to low + i step, if that is in range
+        first = max(0, -(low // step)) if low < 0 else 0
+        last = min(n, (length - 1 - low) // step + 1)
+        shape.append(length)
+        source.append(slice(first, max(first, last)))
+        start = low + first * step
+        target.append(slice(start, start + max(last - first, 0) * step, step))
+    out = np.empty(shape, x.dtype)
+    out[...] = value[(...,) + (None,) * (x.ndim - 1)]
+    out[tuple(target)] = x[tuple(source)]
+    return out
 
 
 def _select_n(_: dict[str, Any], which: Array, *cases: Array) -> Array:

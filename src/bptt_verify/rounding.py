@@ -128,10 +128,13 @@ class Rounding:
             self.undecided |= self.any_entry(astray)
             distance[astray] = np.inf
             largest = distance.max(axis=1)
-        # squares of tiny distances would underflow
-        scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
-        distance /= scale[:, None]
-        return largest * np.sqrt(np.mean(np.square(distance), axis=1)) / self.magnified
+        if largest.min(initial=1, where=largest > 0) < 1e-150:
+            # squares of tiny distances would underflow
+            scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
+            distance /= scale[:, None]
+            return largest * np.sqrt(np.mean(np.square(distance), axis=1)) / self.magnified
+        mean = np.mean(np.square(distance, out=distance), axis=1)
+        return np.sqrt(mean, out=mean) / self.magnified
 
     def any_entry(self, x: Array) -> NDArray[np.bool_]:
         """For each case, whether any entry is true."""
@@ -253,7 +256,9 @@ class Rounding:
         rule = ROUNDED.get(name)
         out = [rule(p, *x)] if rule else _one_by_one(eqn, x, self.cases * (SAMPLES + 1))
         if name not in POLES:  # infinities that were put in, and at poles, are no overflow
-            self.peak[self._finite(x) & ~self._finite(out)] = math.inf
+            finite = self._finite(out)
+            if not finite.all():
+                self.peak[self._finite(x) & ~finite] = math.inf
         return [self._rounded(name, a, x, terms, exact) for a in out]
 
     def _terms(self, name: str, p: dict[str, Any], x: list[Array]) -> NDArray[np.float64] | None:
