@@ -29,6 +29,7 @@ from bptt_verify.primitives import (
     COMPARE,
     ELEMENTWISE,
     EXACT,
+    FUNCTIONS,
     KNOWN,
     MOVED,
     MULTIPLYING,
@@ -283,6 +284,8 @@ class Rounding:
     ) -> Array:
         if out.dtype.kind != "f" or name in STEPPED:
             return self._decide(out, x)
+        if name in FUNCTIONS:
+            terms = np.full(self.cases, 16.0)  # four times the noise
         return out if name in MOVED else self.blur(out, terms, exact)
 
     def _margin(self, a: Array, b: Array) -> None:

@@ -136,7 +136,7 @@ def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
         if len(waiting) == AT_ONCE and not tally.over_time:
             judge_waiting()
 
-    _draw(judge.pair, cases, seed, wait, (Phase.generate,))
+    draw_cases(judge.pair, cases, seed, wait, (Phase.generate,))
     judge_waiting()
 
 
@@ -161,9 +161,11 @@ class _DisagreementError(Exception):
     """Tells Hypothesis that a case fails."""
 
 
-def _draw(
+def draw_cases(
     pair: Pair, cases: int, seed: int, check: Callable[[Case], None], phases: tuple[Phase, ...]
 ) -> None:
+    """Give so many random cases to `check`, which raises for those that are to be shrunk."""
+
     @hypothesis.seed(seed)
     @settings(
         max_examples=cases,
@@ -203,7 +205,7 @@ def _shrink(judge: Judge, failed: Failed, cases: int, seed: int) -> Failed:
     # Hypothesis ends with the smallest failing case; or, for a subject that does not fail the
     # same way again, with Flaky, and then the last failure has to do
     with suppress(_DisagreementError, Flaky):
-        _draw(judge.pair, cases, seed, check, (Phase.generate, Phase.shrink))
+        draw_cases(judge.pair, cases, seed, check, (Phase.generate, Phase.shrink))
     plainer = draw.plainer(judge.pair, smallest.case)
     while case := next(plainer, None):
         try:

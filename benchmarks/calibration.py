@@ -1,0 +1,257 @@
+"""How far correct backward passes stray, in σ: the distribution that the multiplier follows from.
+
+    python benchmarks/calibration.py run --pair rnn --dtype float32 --cases 100000 --out part.json
+    python benchmarks/calibration.py read part*.json
+
+Every case is drawn as `bptt verify` draws it and judged with the same σ. Of each case the largest
+|error|/σ over all entries of all quantities is kept, and for one random entry of each quantity
+the width of its band, from which the sensitivity follows. float32 and float64 are calibrated on
+the hand-written NumPy layers, float16 and bfloat16 on the same formulas in PyTorch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import Phase
+
+from bptt_verify.compare import Wrong, errors
+from bptt_verify.draw import Case
+from bptt_verify.judge import Judge
+from bptt_verify.pair import Pair
+from bptt_verify.pairs import REGISTRY, rnn_pair
+from bptt_verify.report import versions
+from bptt_verify.tolerance import multiplier
+from bptt_verify.verify import draw_cases
+from manual_bptt._files import replacing
+
+BIN = 0.05
+"""Width of a bin of the histogram of log10(|error|/σ)."""
+LOWEST = -4.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run")
+    run.add_argument("--pair", choices=REGISTRY, default="rnn")
+    run.add_argument("--dtype", default="float32")
+    run.add_argument("--cases", type=int, default=100_000)
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--out", type=Path, required=True)
+    run.set_defaults(do=campaign)
+    reading = commands.add_parser("read")
+    reading.add_argument("parts", type=Path, nargs="+")
+    reading.set_defaults(do=read)
+    arguments = parser.parse_args()
+    arguments.do(arguments)
+
+
+# --- the campaign
+
+
+def campaign(arguments: argparse.Namespace) -> None:
+    dtype = np.dtype(arguments.dtype)
+    pair = REGISTRY[arguments.pair]
+    if dtype.itemsize == 2:
+        pair = in_torch()
+    judge = Judge(pair, dtype)
+    m = multiplier(dtype)
+    worst: list[float] = []
+    bands: dict[str, list[float]] = {name: [] for name in pair.quantities()}
+    alarms: list[str] = []
+    given_up = 0
+    rng = np.random.default_rng(arguments.seed)
+    start = time.perf_counter()
+
+    def look(cases: list[Case]) -> None:
+        nonlocal given_up
+        drawn = [judge.drawn(case) for case in cases]
+        for case, arrays, answer in zip(
+            cases, drawn, judge.batches.answers(cases, drawn), strict=True
+        ):
+            answer = answer or judge.oracle.answer(case, arrays, dtype)
+            if answer.out_of_range or answer.undecided:
+                given_up += 1
+                continue
+            ran = judge.run(pair, case, arrays, dtype)
+            largest = 0.0
+            for name, expected in answer.quantities.items():
+                got = ran.arrays.get(name)
+                if got is None or isinstance(got, Wrong):
+                    largest = math.inf
+                    continue
+                largest = max(largest, m * float(errors(np.asarray(got), expected, dtype).max()))
+                at = rng.integers(expected.value.size)
+                value = abs(expected.value.flat[at])
+                if value > np.finfo(np.float64).tiny:
+                    bands[name].append(float(expected.sigma.flat[at] / value))
+            worst.append(largest)
+            if largest > m and (judge.one(case) or {}):
+                alarms.append(str(case))
+        done = len(worst) + given_up
+        print(f"{done} cases, {time.perf_counter() - start:.0f} s", flush=True)
+
+    for i, cases in enumerate(rounds(pair, arguments.cases, arguments.seed)):
+        look(cases)
+        if i % 4 == 0 or len(worst) + given_up >= arguments.cases:
+            save(arguments, worst, bands, alarms, given_up, time.perf_counter() - start)
+
+
+def rounds(pair: Pair, cases: int, seed: int) -> Any:
+    """The cases in portions, each drawn with a seed of its own."""
+    portion = 8192
+    for i in range(math.ceil(cases / portion)):
+        found: list[Case] = []
+        count = min(portion, cases - i * portion)
+        draw_cases(pair, count, seed * 1_000_003 + i, found.append, (Phase.generate,))
+        yield found
+
+
+def save(
+    arguments: argparse.Namespace,
+    worst: list[float],
+    bands: dict[str, list[float]],
+    alarms: list[str],
+    given_up: int,
+    seconds: float,
+) -> None:
+    edges = np.arange(LOWEST, 4 + BIN, BIN)
+    logs = np.log10(np.maximum(worst, 10**LOWEST))
+    data = {
+        "pair": arguments.pair,
+        "dtype": arguments.dtype,
+        "seed": arguments.seed,
+        "cases": len(worst),
+        "given_up": given_up,
+        "alarms": alarms,
+        "seconds": seconds,
+        "histogram": np.histogram(np.minimum(logs, 3.99), edges)[0].tolist(),
+        "highest": sorted(worst, reverse=True)[:1000],
+        "bands": {
+            k: np.quantile(v, np.linspace(0, 1, 1001)).tolist() for k, v in bands.items() if v
+        },
+        "versions": versions(),
+    }
+    with replacing(arguments.out) as temporary:
+        temporary.write_text(json.dumps(data))
+
+
+def quantiles(widths: list[float]) -> list[float]:
+    """The 0 ‰, 1 ‰, … 1000 ‰ of them."""
+    return [float(x) for x in np.quantile(widths, np.linspace(0, 1, 1001), method="lower")]
+
+
+# --- what it says
+
+
+def read(arguments: argparse.Namespace) -> None:
+    parts = [json.loads(path.read_text()) for path in arguments.parts]
+    kinds = dict.fromkeys((part["pair"], part["dtype"]) for part in parts)
+    print("| pair | dtype | cases | median | 99.9 % | highest | m for 1e-6 | alarms |")
+    print("|---|---|---|---|---|---|---|---|")
+    total = alarms = 0
+    for pair, dtype in kinds:
+        of = [p for p in parts if (p["pair"], p["dtype"]) == (pair, dtype)]
+        cases = sum(p["cases"] for p in of)
+        found = sum(len(p["alarms"]) for p in of)
+        high = sorted((x for p in of for x in p["highest"]), reverse=True)
+        histogram = np.sum([p["histogram"] for p in of], axis=0)
+        print(
+            f"| {pair} | {dtype} | {cases} | {quantile(histogram, 0.5):.2f} "
+            f"| {quantile(histogram, 0.999):.2f} | {high[0]:.2f} "
+            f"| {extrapolated(high, cases, 1e-6):.1f} | {found} |"
+        )
+        total, alarms = total + cases, alarms + found
+    print(f"\n{total} cases, {alarms} false alarms, {sum(p['given_up'] for p in parts)} given up")
+    print("\n| dtype | an entry of one case (median) | 99 % of entries, one case | 200 cases |")
+    print("|---|---|---|---|")
+    for dtype in dict.fromkeys(p["dtype"] for p in parts):
+        bands = [b for p in parts if p["dtype"] == dtype for b in p["bands"].values()]
+        m = multiplier(np.dtype(dtype))
+        # in n cases at least one catches it with probability 0.99 if each does with 1 - 0.01^(1/n)
+        once = 1 - 0.01 ** (1 / 200)
+        rows = [m * max(b[round(q * 1000)] for b in bands) for q in (0.5, 0.99, once)]
+        print(f"| {dtype} | " + " | ".join(f"{x:.1e}" for x in rows) + " |")
+
+
+def quantile(histogram: np.ndarray[Any, Any], q: float) -> float:
+    """Of |error|/σ, to the width of a bin."""
+    at = int(np.searchsorted(np.cumsum(histogram), q * histogram.sum()))
+    return float(10 ** (LOWEST + BIN * (at + 1)))
+
+
+def extrapolated(high: list[float], cases: int, probability: float) -> float:
+    """Where the tail, a power law fitted to the highest (Hill's estimator), has the probability."""
+    k = min(len(high) - 1, max(20, cases // 2000))
+    index = float(np.mean(np.log(np.array(high[:k]) / high[k])))
+    return high[k] * (k / cases / probability) ** index
+
+
+# --- the recurrent layer by hand in PyTorch, which has the 16-bit dtypes
+
+
+def in_torch() -> Pair:
+    import torch
+
+    def tensor(a: Any) -> Any:
+        if a.dtype.itemsize == 2 and a.dtype != np.float16:
+            return torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
+        return torch.from_numpy(a)
+
+    def array(t: Any, dtype: Any) -> Any:
+        t = t.contiguous()
+        return t.view(torch.uint16).numpy().view(dtype) if t.dtype == torch.bfloat16 else t.numpy()
+
+    f = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
+    df = {
+        "tanh": lambda s: 1 - s * s,
+        "sigmoid": lambda s: s * (1 - s),
+        "relu": lambda s: (s > 0).to(s.dtype),
+    }
+
+    def forward(i: Any, activation: str) -> Any:
+        x, s, U, W, b = (tensor(i[k]) for k in ("x", "s0", "U", "W", "b"))
+        a, states = [], []
+        for x_t in x:
+            a.append(x_t @ U.T + s @ W.T + b)
+            s = f[activation](a[-1])
+            states.append(s)
+        dtype, all_states = i["x"].dtype, torch.stack(states)
+        out = {"a": torch.stack(a), "s": all_states, "last": s}
+        cache = x, tensor(i["s0"]), U, W, all_states, df[activation], dtype
+        return {k: array(v, dtype).copy() for k, v in out.items()}, cache
+
+    def backward(cache: Any, d: Any) -> Any:
+        x, s0, U, W, states, slope, dtype = cache
+        ds, carried = tensor(d["s"]), tensor(d["last"])
+        delta = torch.empty_like(states)
+        for t in reversed(range(len(x))):
+            delta[t] = (ds[t] + carried) * slope(states[t])
+            carried = delta[t] @ W
+        flat = delta.reshape(-1, delta.shape[-1])
+        before = torch.cat([s0[None], states[:-1]]).reshape(flat.shape)
+        g = {
+            "U": flat.T @ x.reshape(len(flat), -1),
+            "W": flat.T @ before,
+            "b": flat.sum(0),
+            "x": delta @ U,
+            "s0": carried,
+            "delta": delta,
+            "delta_T": delta[-1],
+        }
+        return {k: array(v, dtype) for k, v in g.items()}
+
+    pair = rnn_pair()
+    return replace(pair, name="rnn", forward=forward, backward=backward)
+
+
+if __name__ == "__main__":
+    main()
