@@ -91,6 +91,7 @@ class Rounding:
         """A comparison of floats came out within rounding of its tie (the kink of relu)."""
         self.peak = np.zeros(cases)
         """The largest magnitude met on the way."""
+        self._increments: dict[int, tuple[int, float]] = {}
 
     def run(
         self, closed: ClosedJaxpr, arguments: Sequence[Array]
@@ -177,6 +178,16 @@ class Rounding:
             out[exact] = rows[exact]
         return out.reshape(x.shape)
 
+    def note_sums(self, body: Jaxpr, n: int, m: int, length: int) -> None:
+        """Note the additions that add up over the steps of a scan: a carry plus something."""
+        makers = {var: eqn for eqn in body.eqns for var in eqn.outvars}
+        for before, after in zip(body.invars[n:m], body.outvars[: m - n], strict=True):
+            eqn = None if isinstance(after, Literal) else makers.get(after)
+            if eqn is not None and eqn.primitive.name in ("add", "add_any"):
+                for i in (0, 1):
+                    if eqn.invars[i] is before:
+                        self._increments[id(eqn)] = 1 - i, float(length)
+
     def _exact(
         self, name: str, x: Sequence[Array], terms: NDArray[np.float64] | None
     ) -> NDArray[np.bool_] | None:
@@ -247,6 +258,12 @@ class Rounding:
         if name in COMPARE:
             self._margin(*x)
             return [COMPARE[name](*x)]
+        if name in SUMMING and id(eqn) in self._increments:
+            # a sum over the steps of a scan: the subject may add these terms in any order
+            at, length = self._increments[id(eqn)]
+            x = [
+                self.blur(a, np.full(self.cases, length)) if i == at else a for i, a in enumerate(x)
+            ]
         terms = self._terms(name, p, x)
         exact = self._exact(name, x, terms)
         if terms is not None:
@@ -372,6 +389,7 @@ def _scan(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
     consts, carry, xs = x[:n], x[n:m], x[m:]
     steps = range(p["length"])
+    r.note_sums(p["jaxpr"].jaxpr, n, m, p["length"])
     rows: list[list[Array]] = []
     for t in reversed(steps) if p["reverse"] else steps:
         now = [a[:, t] for a in xs]
