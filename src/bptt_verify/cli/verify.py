@@ -19,6 +19,7 @@ from bptt_verify.pairs import REGISTRY
 from bptt_verify.render import show
 from bptt_verify.report import Report, jsonable, overall, versions
 from bptt_verify.verify import verify as run
+from bptt_verify.workers import verify_in_processes
 
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 
@@ -34,6 +35,7 @@ def verify(
     regression: Path | None = None,
     limit: float = LIMIT,
     isolate: Annotated[bool, Parameter(negative=())] = False,
+    workers: int = 1,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Hold hand-written gradients against their JAX twins on random cases.
@@ -62,6 +64,8 @@ def verify(
         Seconds that one call of forward and backward may take.
     isolate
         Run forward and backward in a process of their own: for code that may crash, or hang in C.
+    workers
+        Processes among which the cases are divided.
     json_file
         Write the reports there too, as JSON.
     """
@@ -75,11 +79,13 @@ def verify(
         raise UsageError(f"--regression: expected a folder, got {regression}")
     if not 0 < limit <= LONGEST:
         raise UsageError(f"--limit: expected seconds, above 0 and at most {LONGEST:g}, got {limit}")
+    if workers < 1:
+        raise UsageError(f"--workers: expected at least 1, got {workers}")
     reports: list[Report] = []
     with progress() as bar:
         for pair in pairs:
             for kind in dtypes:
-                reports.append(_run(bar, pair, cases, seed, kind, case, limit, isolate))
+                reports.append(_run(bar, pair, cases, seed, kind, case, limit, isolate, workers))
     verdict = overall(report.verdict for report in reports)
     show(reports, console)
     if json_file is not None:
@@ -104,6 +110,7 @@ def _run(
     case: str | None,
     limit: float,
     isolate: bool,
+    workers: int,
 ) -> Report:
     task = bar.add_task(f"{pair.name} {dtype}", total=cases if case is None else 1)
 
@@ -111,6 +118,10 @@ def _run(
         bar.update(task, completed=count)
 
     try:
+        if workers > 1 and case is None:
+            return verify_in_processes(
+                pair, cases, seed, dtype, workers, progress=done, limit=limit, isolate=isolate
+            )
         return run(pair, cases, seed, dtype, case=case, progress=done, limit=limit, isolate=isolate)
     except ValueError as error:  # the pair, the twin or the case is not what it should be
         raise UsageError(str(error)) from error

@@ -1,0 +1,104 @@
+"""One verification in several processes: each draws and judges its share of the cases."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import replace
+from typing import Any
+
+from bptt_verify.load import load
+from bptt_verify.pair import Pair
+from bptt_verify.pairs import REGISTRY
+from bptt_verify.report import Report, Row, overall
+from bptt_verify.verify import verify
+
+STREAM = 2**32
+"""The seeds of two shares differ by this: no share draws what another one draws."""
+
+
+def verify_in_processes(
+    pair: Pair,
+    cases: int,
+    seed: int,
+    dtype: str,
+    workers: int,
+    *,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> Report:
+    """`verify`, its cases divided among so many processes; a failure is looked at in this one.
+
+    Args:
+        pair: one that can be loaded again: built in, or from a file.
+        cases: how many in all.
+        seed: the same seed and number of workers draw the same cases.
+        dtype: the dtype under test.
+        workers: how many processes.
+        progress: called with the number of cases done so far.
+        options: of `verify`.
+
+    Raises as `verify` does.
+    """
+    shares = [cases // workers + (i < cases % workers) for i in range(workers)]
+    shares = [share for share in shares if share]
+    seeds = [seed + i * STREAM for i in range(len(shares))]
+    found: dict[int, Report] = {}
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(len(shares), mp_context=spawn) as pool:
+        futures = {
+            pool.submit(_share, str(pair.origin), share, s, dtype, options): i
+            for i, (share, s) in enumerate(zip(shares, seeds, strict=True))
+        }
+        for future in as_completed(futures):
+            found[futures[future]] = future.result()
+            if progress:
+                progress(sum(report.cases + report.redrawn for report in found.values()))
+    reports = [found[i] for i in range(len(shares))]
+    failed = next((i for i, report in enumerate(reports) if report.first_failure), None)
+    if failed is not None and options.get("explain", True):
+        reports[failed] = verify(pair, shares[failed], seeds[failed], dtype, **options)
+    return merged(reports, seed)
+
+
+def _share(origin: str, cases: int, seed: int, dtype: str, options: dict[str, Any]) -> Report:
+    """What one process does."""
+    if origin in REGISTRY:
+        pair = replace(REGISTRY[origin], origin=origin)
+    else:
+        (pair,) = load(origin)
+    return verify(pair, cases, seed, dtype, **{**options, "explain": False})
+
+
+def merged(reports: Sequence[Report], seed: int) -> Report:
+    """One report of several on the same pair and dtype: the worst of each row."""
+    first = reports[0]
+    rows: dict[str, Row] = {}
+    for report in reports:
+        for row in report.rows:
+            old = rows.get(row.name, replace(row, cases=0))
+            verdict = overall([old.verdict, row.verdict])
+            if "pass" in (old.verdict, row.verdict) and verdict == "inconclusive":
+                verdict = "pass"  # what one share could not tell, another could
+            worst = row if row.error > old.error or row.verdict == "fail" else old
+            rows[row.name] = replace(
+                worst,
+                cases=old.cases + row.cases,
+                verdict=verdict,
+                note="" if verdict == "pass" else worst.note or old.note or row.note,
+            )
+    failing = [report for report in reports if report.first_failure]
+    chosen = next((r for r in failing if r.first_failure and r.first_failure.diagnosis), None)
+    chosen = chosen or (failing[0] if failing else first)
+    return replace(
+        first,
+        seed=seed,
+        cases=sum(report.cases for report in reports),
+        redrawn=sum(report.redrawn for report in reports),
+        seconds=max(report.seconds for report in reports),
+        rows=tuple(rows.values()),
+        silent=tuple(name for name in first.silent if name not in rows),
+        failed_at=chosen.failed_at,
+        first_failure=chosen.first_failure,
+    )
