@@ -61,10 +61,11 @@ class Peer(NamedTuple):
 
 def torch_gradcheck(pair: Pair, seed: int, *, fast_mode: bool = False) -> bool:
     """torch.autograd.gradcheck, its defaults: eps 1e-6, atol 1e-5, rtol 1e-3; float64."""
-    return all(_gradcheck(pair, *p, fast_mode) for p in problems(pair, seed, "float64"))
+    return all(gradcheck_case(pair, *p, fast_mode) for p in problems(pair, seed, "float64"))
 
 
-def _gradcheck(pair: Pair, case: Case, drawn: Drawn, fast_mode: bool) -> bool:
+def gradcheck_case(pair: Pair, case: Case, drawn: Drawn, fast_mode: bool) -> bool:
+    """The same for one case."""
     import torch
 
     names = list(pair.differentiable)
@@ -98,10 +99,11 @@ def jax_check_grads(pair: Pair, seed: int, dtype: Dtype = "float64") -> bool:
 
     Tolerance 1e-5 in float64 and 2e-3 in float32.
     """
-    return all(_check_grads(pair, *p, dtype) for p in problems(pair, seed, dtype))
+    return all(check_grads_case(pair, *p, dtype) for p in problems(pair, seed, dtype))
 
 
-def _check_grads(pair: Pair, case: Case, drawn: Drawn, dtype: Dtype) -> bool:
+def check_grads_case(pair: Pair, case: Case, drawn: Drawn, dtype: Dtype) -> bool:
+    """The same for one case; raises when it objects."""
     names = list(pair.differentiable)
     struct: Any = jax.ShapeDtypeStruct
     outputs = {n: struct(c.shape, dtype) for n, c in drawn.cotangents.items()}
