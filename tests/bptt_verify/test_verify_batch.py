@@ -1,0 +1,138 @@
+"""Cases side by side: padding that changes nothing, and what is judged alone."""
+
+from dataclasses import replace
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import Phase, given
+from hypothesis import strategies as st
+from jax import lax
+
+from bptt_verify import Pair
+from bptt_verify.judge import Judge
+from bptt_verify.padding import cropped, padded
+from bptt_verify.pairs import REGISTRY
+from bptt_verify.shapes import Shape
+from bptt_verify.tolerance import multiplier
+from bptt_verify.verify import draw_cases
+
+F64 = np.dtype(np.float64)
+
+
+def drawn_cases(pair, count, seed=0):
+    cases = []
+    draw_cases(pair, count, seed, cases.append, (Phase.generate,))
+    return cases
+
+
+def forward(i):
+    y = np.tanh(i["x"] @ i["w"].T)
+    return {"y": y}, (i["x"], i["w"], y)
+
+
+def backward(kept, d):
+    x, w, y = kept
+    delta = d["y"] * (1 - y * y)
+    return {"x": delta @ w, "w": delta.T @ x}
+
+
+DENSE = Pair(
+    name="dense",
+    inputs={"x": "B D", "w": "H D"},
+    outputs={"y": "B H"},
+    forward=forward,
+    backward=backward,
+    twin=lambda i: {"y": jnp.tanh(i["x"] @ i["w"].T)},
+)
+
+
+@given(st.data(), st.sampled_from(["T B H", "4H D", "2 H", "", "B 3H T", "H"]))
+def test_what_is_padded_is_cropped_to_the_same(data, text):
+    shape = Shape(text)
+    ceiling = dict.fromkeys("TBHD", 6)
+    sizes = [data.draw(st.fixed_dictionaries({x: st.integers(1, 6) for x in "TBHD"})) for _ in "ab"]
+    arrays = [np.random.default_rng(0).standard_normal(shape.sized(size)) for size in sizes]
+    together = padded(arrays, shape, sizes, ceiling)
+    assert together.shape == (2, *shape.sized(ceiling))
+    assert np.sum(together) == pytest.approx(sum(np.sum(a) for a in arrays))
+    for one, a, size in zip(together, arrays, sizes, strict=True):
+        np.testing.assert_array_equal(cropped(one, shape, size), a)
+
+
+def test_gates_are_padded_each():
+    together = padded(
+        [np.arange(4.0).reshape(4, 1)], Shape("4H D"), [{"H": 1, "D": 1}], {"H": 2, "D": 1}
+    )
+    assert together[0, :, 0].tolist() == [0, 0, 1, 0, 2, 0, 3, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "neutral"),
+    [
+        ("rnn", {"B", "D", "H"}),  # the last state depends on T
+        ("readout", {"T", "B", "H"}),  # the softmax runs along C
+        ("model", {"B", "D", "H"}),  # and so does its δ_T
+        ("update", {"D", "H", "C"}),
+    ],
+)
+def test_letters_whose_padding_changes_nothing_are_found(name, neutral):
+    assert Judge(REGISTRY[name], F64).batches.neutral == neutral
+
+
+def test_a_letter_that_is_averaged_over_is_not_padded():
+    mean = replace(DENSE, twin=lambda i: {"y": jnp.tanh((i["x"] - i["x"].mean(0)) @ i["w"].T)})
+    assert Judge(mean, F64).batches.neutral == {"D", "H"}
+
+
+@pytest.mark.parametrize("name", ["rnn", "readout", "model"])
+def test_answers_side_by_side_are_those_alone(name):
+    judge = Judge(REGISTRY[name], F64)
+    cases = drawn_cases(judge.pair, 60)
+    drawn = [judge.drawn(case) for case in cases]
+    ratios = []
+    for case, arrays, answer in zip(cases, drawn, judge.batches.answers(cases, drawn), strict=True):
+        alone = judge.oracle.answer(case, arrays, F64)
+        assert answer.out_of_range == alone.out_of_range
+        for quantity, (value, sigma) in alone.quantities.items():
+            found = answer.quantities[quantity]
+            assert found.value.shape == value.shape
+            with np.errstate(invalid="ignore"):
+                near = np.abs(found.value - value) <= multiplier(F64) * (sigma + found.sigma)
+            assert (near | (found.value == value) | ~np.isfinite(value)).all()
+            both = (sigma > 0) & (found.sigma > 0) & np.isfinite(sigma) & np.isfinite(found.sigma)
+            ratios.extend((found.sigma[both] / sigma[both]).flat)
+    assert 0.8 < np.median(ratios) < 1.25  # a padded sum has no more terms
+
+
+def test_cases_that_take_different_branches_are_judged_alone():
+    def twin(i):
+        first = i["x"].ravel()[0]
+        return {"y": lax.cond(first > 0, lambda a: jnp.tanh(a), lambda a: a, i["x"] @ i["w"].T)}
+
+    def forward(i):
+        y = i["x"] @ i["w"].T
+        linear = not i["x"].flat[0] > 0
+        return {"y": y if linear else np.tanh(y)}, (i["x"], i["w"], y, linear)
+
+    def backward(kept, d):
+        x, w, y, linear = kept
+        delta = d["y"] * (1 if linear else 1 - np.tanh(y) ** 2)
+        return {"x": delta @ w, "w": delta.T @ x}
+
+    pair = replace(
+        DENSE, forward=forward, backward=backward, twin=twin, without={"adjoint of jax.jvp"}
+    )
+    judge = Judge(pair, F64)
+    cases = drawn_cases(pair, 60)
+    assert None in judge.batches.answers(cases, [judge.drawn(case) for case in cases])
+    rows = [found for found in judge.all(cases) if found]
+    assert len(rows) > 40
+    assert all(c.ok for found in rows for c in found.values())
+
+
+def test_a_mistake_is_found_side_by_side_too():
+    wrong = replace(DENSE, backward=lambda kept, d: {**backward(kept, d), "x": d["y"] @ kept[1]})
+    judge = Judge(wrong, F64)
+    failing = [found for found in judge.all(drawn_cases(wrong, 40)) if found]
+    assert sum(not found["dx"].ok for found in failing) > 20
