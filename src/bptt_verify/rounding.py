@@ -62,8 +62,10 @@ class Rounding:
         margin: a comparison closer than this many σ counts as undecided.
         cases: how many cases are evaluated side by side, all of the same shapes.
         flushes: subnormal numbers may be taken for 0, as XLA does.
-        short: the inputs have few digits, so that sums and products of them may be exact; then a
-            tie, at the kink of relu say, is one in every honest program.
+        short: the inputs have few digits, so that sums and products of them may be exact: what is
+            exact is not moved. Then a tie, at the kink of relu say, is one in every honest program;
+            but σ is that of this very formula, and no band for another.
+        follow: comparisons come out in every sample as in the unperturbed run.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Rounding:
         cases: int = 1,
         flushes: bool = False,
         short: bool = False,
+        follow: bool = False,
     ) -> None:
         info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
         self.u = float(info.eps) / 2
@@ -85,6 +88,7 @@ class Rounding:
         self.rng = rng
         self.margin = margin
         self.short = short
+        self.follow = follow
         self.digits = round(-math.log2(self.u))
         self.cases = cases
         self.undecided = np.zeros(cases, np.bool_)
@@ -256,6 +260,8 @@ class Rounding:
                 return [self.sampled(moved)]
             return [moved if moved.dtype.kind == "f" else self._decide(moved, x)]
         if name in COMPARE:
+            if self.follow:
+                return [self.leading(COMPARE[name](*x))]
             self._margin(*x)
             return [COMPARE[name](*x)]
         if name in SUMMING and id(eqn) in self._increments:
@@ -317,6 +323,8 @@ class Rounding:
 
     def _decide(self, out: Array, x: list[Array]) -> Array:
         """A discrete result of floats is decided when every sample agrees on it."""
+        if self.follow:
+            return self.leading(out)
         if any(a.dtype.kind == "f" for a in x):
             samples = self.apart(out)
             self.undecided |= self.any_entry(samples != samples[:, :1])

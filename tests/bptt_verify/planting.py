@@ -3,7 +3,7 @@
 import ast
 import copy
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import ModuleType
 
 import numpy as np
@@ -32,6 +32,11 @@ def caught_in(pair: Pair, dtype: str, cases: int) -> str | None:
         row = failed.row if failed else None
         return failed is not None
 
+    return row if drawn_until(pair, cases, disagrees) else None
+
+
+def drawn_until(pair: Pair, cases: int, found: Callable[[draw.Case], bool]) -> bool:
+    """Whether one of so many random cases is such."""
     quick = settings(
         max_examples=cases,
         phases=[Phase.generate],
@@ -40,10 +45,10 @@ def caught_in(pair: Pair, dtype: str, cases: int) -> str | None:
         suppress_health_check=list(HealthCheck),
     )
     try:
-        find(draw.cases(pair), disagrees, settings=quick)
+        find(draw.cases(pair), found, settings=quick)
     except NoSuchExample:
-        return None
-    return row
+        return False
+    return True
 
 
 def slips(module: ModuleType, functions: set[str]) -> Iterator[tuple[str, ModuleType]]:

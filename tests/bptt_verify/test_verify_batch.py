@@ -9,13 +9,14 @@ from hypothesis import Phase, given
 from hypothesis import strategies as st
 from jax import lax
 
-from bptt_verify import Pair
 from bptt_verify.judge import Judge
 from bptt_verify.padding import cropped, padded
 from bptt_verify.pairs import REGISTRY
 from bptt_verify.shapes import Shape
 from bptt_verify.tolerance import multiplier
 from bptt_verify.verify import draw_cases
+from dense import PAIR as DENSE
+from dense import backward
 
 F64 = np.dtype(np.float64)
 
@@ -24,27 +25,6 @@ def drawn_cases(pair, count, seed=0):
     cases = []
     draw_cases(pair, count, seed, cases.append, (Phase.generate,))
     return cases
-
-
-def forward(i):
-    y = np.tanh(i["x"] @ i["w"].T)
-    return {"y": y}, (i["x"], i["w"], y)
-
-
-def backward(kept, d):
-    x, w, y = kept
-    delta = d["y"] * (1 - y * y)
-    return {"x": delta @ w, "w": delta.T @ x}
-
-
-DENSE = Pair(
-    name="dense",
-    inputs={"x": "B D", "w": "H D"},
-    outputs={"y": "B H"},
-    forward=forward,
-    backward=backward,
-    twin=lambda i: {"y": jnp.tanh(i["x"] @ i["w"].T)},
-)
 
 
 @given(st.data(), st.sampled_from(["T B H", "4H D", "2 H", "", "B 3H T", "H"]))

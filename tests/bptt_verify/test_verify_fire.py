@@ -26,29 +26,11 @@ from bptt_verify import Pair, cli, draw, guard, verify
 from bptt_verify.judge import Judge
 from bptt_verify.subject import AGAIN, ALIVE, SHOWN, STATE, TIME, UNCHANGED
 from bptt_verify.tally import MOST_OVER_TIME
+from dense import PAIR, backward, forward
 
 CASES = 6
 
 
-def forward(i):
-    y = np.tanh(i["x"] @ i["w"].T)
-    return {"y": y}, (i["x"], i["w"], y)
-
-
-def backward(cache, d):
-    x, w, y = cache
-    delta = d["y"] * (1 - y * y)
-    return {"x": delta @ w, "w": delta.T @ x}
-
-
-PAIR = Pair(
-    name="dense",
-    inputs={"x": "B D", "w": "H D"},
-    outputs={"y": "B H"},
-    forward=forward,
-    backward=backward,
-    twin=lambda i: {"y": jnp.tanh(i["x"] @ i["w"].T)},
-)
 SCALAR = Pair(
     name="sum",
     inputs={"x": "D"},

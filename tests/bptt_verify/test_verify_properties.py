@@ -7,9 +7,8 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, Phase, find, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.errors import NoSuchExample
 from jax import lax
 
 from bptt_verify import Index, Mask, Odd, Pair, draw, properties, verify
@@ -18,7 +17,7 @@ from bptt_verify.pairs import REGISTRY, model_pair, rnn_pair
 from bptt_verify.properties import PROPERTIES, Trial, check
 from bptt_verify.tolerance import multiplier
 from manual_bptt import rnn
-from planting import planted
+from planting import drawn_until, planted
 
 PAIRS = {**REGISTRY, "model-index": model_pair(indices=True)}
 ALWAYS = {"strides", "backward again", "results stay"}
@@ -46,17 +45,7 @@ def fails(pair, name, dtype="float64", cases=60):
         problem = found[name].problem if name in found else ""
         return bool(problem)
 
-    quick = settings(
-        max_examples=cases,
-        phases=[Phase.generate],
-        database=None,
-        derandomize=True,
-        suppress_health_check=list(HealthCheck),
-    )
-    try:
-        find(draw.cases(pair), wrong, settings=quick)
-    except NoSuchExample:
-        return None
+    drawn_until(pair, cases, wrong)
     return problem
 
 

@@ -11,31 +11,7 @@ import pytest
 from bptt_verify import Index, Pair, primitives, properties, verify
 from bptt_verify.judge import XLA
 from bptt_verify.subject import AGAIN, UNCHANGED
-
-
-def forward(i):
-    y = np.tanh(i["x"] @ i["w"].T)
-    return {"y": y}, (i["x"], i["w"], y)
-
-
-def backward(cache, d):
-    x, w, y = cache
-    delta = d["y"] * (1 - y * y)
-    return {"x": delta @ w, "w": delta.T @ x}
-
-
-def twin(i):
-    return {"y": jnp.tanh(i["x"] @ i["w"].T)}
-
-
-PAIR = Pair(
-    name="dense",
-    inputs={"x": "B D", "w": "H D"},
-    outputs={"y": "B H"},
-    forward=forward,
-    backward=backward,
-    twin=twin,
-)
+from dense import PAIR, backward, forward
 
 
 def changed(**fields):
