@@ -96,6 +96,7 @@ class Rounding:
         self.peak = np.zeros(cases)
         """The largest magnitude met on the way."""
         self._increments: dict[int, tuple[int, float]] = {}
+        self._longer: dict[int, float] = {}
 
     def run(
         self, closed: ClosedJaxpr, arguments: Sequence[Array]
@@ -183,14 +184,29 @@ class Rounding:
         return out.reshape(x.shape)
 
     def note_sums(self, body: Jaxpr, n: int, m: int, length: int) -> None:
-        """Note the additions that add up over the steps of a scan: a carry plus something."""
+        """Note what is added up over the steps of a scan: a carry plus something.
+
+        The subject may add these terms in any order, so each gets the noise of a sum of them all:
+        those of a product or a sum in the step itself, or else what is added as it is.
+        """
         makers = {var: eqn for eqn in body.eqns for var in eqn.outvars}
+
+        def maker(atom: Var | Literal) -> Any:
+            return None if isinstance(atom, Literal) else makers.get(atom)
+
         for before, after in zip(body.invars[n:m], body.outvars[: m - n], strict=True):
-            eqn = None if isinstance(after, Literal) else makers.get(after)
-            if eqn is not None and eqn.primitive.name in ("add", "add_any"):
-                for i in (0, 1):
-                    if eqn.invars[i] is before:
-                        self._increments[id(eqn)] = 1 - i, float(length)
+            sum_ = maker(after)
+            if sum_ is None or sum_.primitive.name not in ("add", "add_any"):
+                continue
+            for i in (0, 1):
+                if sum_.invars[i] is before:
+                    added = maker(sum_.invars[1 - i])
+                    while added is not None and added.primitive.name in ("transpose", "reshape"):
+                        added = maker(added.invars[0])
+                    if added is not None and added.primitive.name in TERMS:
+                        self._longer[id(added)] = float(length)
+                    else:
+                        self._increments[id(sum_)] = 1 - i, float(length)
 
     def _exact(
         self, name: str, x: Sequence[Array], terms: NDArray[np.float64] | None
@@ -264,13 +280,13 @@ class Rounding:
                 return [self.leading(COMPARE[name](*x))]
             self._margin(*x)
             return [COMPARE[name](*x)]
-        if name in SUMMING and id(eqn) in self._increments:
-            # a sum over the steps of a scan: the subject may add these terms in any order
-            at, length = self._increments[id(eqn)]
-            x = [
-                self.blur(a, np.full(self.cases, length)) if i == at else a for i, a in enumerate(x)
-            ]
+        if id(eqn) in self._increments:
+            at, steps = self._increments[id(eqn)]
+            x = list(x)
+            x[at] = self.blur(x[at], np.full(self.cases, steps))
         terms = self._terms(name, p, x)
+        if terms is not None:
+            terms = terms * self._longer.get(id(eqn), 1.0)
         exact = self._exact(name, x, terms)
         if terms is not None:
             # noise on one factor of each product is noise on each term
