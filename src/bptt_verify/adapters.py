@@ -70,7 +70,6 @@ def custom_vjp_pair(
         forward=forward,
         backward=backward,
         twin=twin,
-        flushes=True,  # XLA does
         **fields,
     )
 
@@ -149,6 +148,8 @@ def _tensor(array: Array) -> torch.Tensor:
         array.dtype.name == "bfloat16"
     ):  # NumPy has it from ml_dtypes, of which PyTorch knows nothing
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
+    if any(stride < 0 for stride in array.strides):  # PyTorch has none
+        array = array.copy()
     return torch.from_numpy(array)
 
 

@@ -6,6 +6,7 @@ Reading the jaxpr costs the same for one case as for thirty, and tracing is paid
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ SIDE_BY_SIDE = 64
 """Cases evaluated together; more would leave the processor's cache."""
 
 TRIALS = 3
-"""Cases on which a letter has to prove that its padding changes nothing, for each option."""
+"""Cases on which a letter has to prove that its padding changes nothing; one at least for each
+combination of options."""
 
 
 class Batches:
@@ -75,15 +77,15 @@ class Batches:
 
     def _trials(self) -> list[Case]:
         pair, rng = self.oracle.pair, np.random.default_rng(0)
-        count = max((len(values) for values in pair.options.values()), default=1)
+        every = list(product(*pair.options.values()))
         return [
             Case(
                 sizes={letter: int(rng.integers(1, 6)) for letter in pair.letters()},
-                options={k: values[i % len(values)] for k, values in pair.options.items()},
+                options=dict(zip(pair.options, every[i % len(every)], strict=True)),
                 fills=dict.fromkeys([*pair.floats, *(f"d{k}" for k in pair.outputs)], "normal:0"),
                 seed=i,
             )
-            for i in range(TRIALS * count)
+            for i in range(max(TRIALS, len(every)))
         ]
 
     def _unchanged(self, letters: set[str], case: Case, drawn: Drawn) -> bool:

@@ -262,7 +262,7 @@ def _of_the_forward(entry: Entry, double: Answer) -> Vote:
     def loss(offset: float | complex) -> Any:
         kind = np.dtype(type(offset))
         inputs = {
-            k: v.astype(kind if k in pair.floats else DOUBLE if v.dtype.kind == "f" else v.dtype)
+            k: v.astype(kind if k in pair.floats else v.dtype if v.dtype.kind in "iub" else DOUBLE)
             for k, v in drawn.inputs.items()
         }
         inputs[entry.source][entry.at] += offset
@@ -350,4 +350,11 @@ def _text(votes: tuple[Vote, ...], who: Who, reason: str) -> str:
     text = f"{headline}: " + ", ".join(f"{v.voter} {v.value:.{digits}g}" for v in said)
     if mine.value is not None:
         text += f"; subject {mine.value:.{digits}g}"
-    return text + "".join(f"; {vote.voter} abstains: {vote.why}" for vote in silent)
+    text += "".join(f"; {vote.voter} abstains: {vote.why}" for vote in silent)
+    if any("as at a kink" in vote.why for vote in silent):
+        text += (
+            "; at a kink or a tie the slope is a convention: write the twin with yours "
+            "(jax.nn.relu has 0 there, jnp.maximum a half), or leave them out with "
+            "without={'ties'}"
+        )
+    return text

@@ -86,6 +86,8 @@ def cases(pair: Pair, largest: int = LARGEST) -> st.SearchStrategy[Case]:
         name: CARRIES if Shape(shape).is_recurrent else VALUES
         for name, shape in pair.floats.items()
     }
+    if "ties" in pair.without:
+        kinds = {k: [v for v in kind if v not in ("grid", "zeros")] for k, kind in kinds.items()}
     names = _fill_names(pair)
     cotangents = dict.fromkeys(names, COTANGENTS if len(names) == 1 else SPARE_COTANGENTS)
     plain = dict.fromkeys([*kinds, *names], "normal:0")
@@ -94,7 +96,7 @@ def cases(pair: Pair, largest: int = LARGEST) -> st.SearchStrategy[Case]:
         if mix == 0:
             return plain
         # every value on the grid: only then do sums meet a kink at exactly 0
-        on_grid = rng.random() < 0.3
+        on_grid = rng.random() < 0.3 and "ties" not in pair.without
         found = {name: "grid" if on_grid else rng.choice(kinds[name]) for name in kinds}
         found |= {name: rng.choice(cotangents[name]) for name in names}
         if names and all(found[name] == "zeros" for name in names):
@@ -112,10 +114,14 @@ def cases(pair: Pair, largest: int = LARGEST) -> st.SearchStrategy[Case]:
 
 
 def plainer(pair: Pair, case: Case) -> Iterator[Case]:
-    """The case with one option after the other the first one, one array filled plainly."""
+    """The case with one option the first one, one size smaller, or one array filled plainly."""
     for name, values in pair.options.items():
         if case.options[name] != values[0]:
             yield replace(case, options={**case.options, name: values[0]})
+    for letter, n in case.sizes.items():
+        for smaller in sorted({1, n // 2, n - 1}):
+            if 0 < smaller < n:
+                yield replace(case, sizes={**case.sizes, letter: smaller})
     for name, kind in case.fills.items():
         if kind != "normal:0":
             yield replace(case, fills={**case.fills, name: "normal:0"})

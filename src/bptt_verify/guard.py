@@ -20,7 +20,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Self
+from typing import Any, NoReturn, Self
 
 import jax
 import numpy as np
@@ -62,6 +62,7 @@ class Guard:
         self._armed = False
         self._interrupted = False
         self._watch = watch
+        self._exit = os._exit
 
     @property
     def patience(self) -> float:
@@ -74,6 +75,7 @@ class Guard:
         self._watchdog = _Watchdog(self, self._silence.stderr)
         if self._watch:
             self._watchdog.start()
+            os._exit = self._refuse
         self._tells = self._watch and not faulthandler.is_enabled()
         if self._tells:  # where a crash happened, which ends this process
             faulthandler.enable(file=self._silence.stderr)
@@ -84,6 +86,7 @@ class Guard:
             faulthandler.disable()
         if self._watch:
             self._watchdog.stop()
+            os._exit = self._exit
         self._silence.close()
 
     @contextmanager
@@ -136,6 +139,12 @@ class Guard:
         if signal.getsignal(signal.SIGINT) not in (None, signal.SIG_IGN):
             ours[signal.SIGINT] = self._interrupt
         return ours
+
+    def _refuse(self, status: int) -> NoReturn:
+        """What `os._exit` is for a subject: it would end the run without a verdict."""
+        if self._armed:
+            raise SystemExit(f"os._exit({status})")
+        self._exit(status)
 
     def _time_up(self, *_: object) -> None:
         if self._armed:

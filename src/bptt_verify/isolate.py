@@ -77,7 +77,7 @@ def _end(child: int) -> int:
 def _pack(ran: Ran) -> bytes:
     """A line of JSON, then the arrays, one after the other."""
     about = {
-        name: a.problem if isinstance(a, Wrong) else [a.dtype.str, a.shape]
+        name: a.problem if isinstance(a, Wrong) else [a.dtype.name, a.shape]
         for name, a in ran.arrays.items()
     }
     arrays = [a.tobytes() for a in ran.arrays.values() if not isinstance(a, Wrong)]

@@ -186,7 +186,7 @@ def _likely(
         tried += 1
         try:
             found = suspect.answer().quantities
-        except ValueError:  # an option that the twin does not have
+        except Exception:  # an option the twin does not have, or a change it cannot be traced with
             continue
         if not compare(arrays[first], found[first], dtype).ok:
             continue

@@ -68,16 +68,13 @@ class Oracle:
         drawn: Drawn,
         dtype: np.dtype[Any],
         *,
-        flushes: bool = False,
         twin: Twin | None = None,
     ) -> Answer:
         """The twin's quantities for the case, σ for the dtype under test.
 
-        With `flushes`, σ is that of a program that takes subnormal numbers for 0.
-
         Raises `ValueError` when the twin raises or returns something else than the pair declares.
         """
-        (answer,) = self.answers([case], [drawn], dtype, case.sizes, flushes=flushes, twin=twin)
+        (answer,) = self.answers([case], [drawn], dtype, case.sizes, twin=twin)
         return answer
 
     def forward_jaxpr(self, case: Case, drawn: Drawn) -> ClosedJaxpr:
@@ -100,7 +97,6 @@ class Oracle:
         dtype: np.dtype[Any],
         ceiling: Mapping[str, int],
         *,
-        flushes: bool = False,
         twin: Twin | None = None,
     ) -> list[Answer]:
         """The same for several cases side by side, each padded with zeros to the ceiling sizes.
@@ -125,7 +121,6 @@ class Oracle:
                 np.random.default_rng([cases[0].seed, 2]),
                 self.margin,
                 cases=len(cases),
-                flushes=flushes or self.pair.flushes,
             )
             leaves = jax.tree.leaves(arguments)
             undecided = np.zeros(len(cases), np.bool_)

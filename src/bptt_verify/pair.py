@@ -89,7 +89,6 @@ class Pair:
             letters of time and batch has a leading axis of time.
         odd: inputs whose joint change of sign changes the sign of every output.
         optional: outputs whose cotangent may be absent: `backward` then gets None for it.
-        flushes: the subject may take subnormal numbers for 0, as XLA and GPUs do.
         without: names of properties (`bptt_verify.properties`) that do not apply to this pair.
         origin: how a command names this pair; set by what loads it.
 
@@ -114,7 +113,6 @@ class Pair:
     untied: Callable[..., Any] | None = None
     odd: Odd | None = None
     optional: Collection[str] = ()
-    flushes: bool = False
     without: Collection[str] = ()
     origin: str | None = None
 

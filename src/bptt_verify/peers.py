@@ -250,7 +250,7 @@ def twin_gradients(
     """The twin's gradients, compiled by XLA; those in float64 are exact for a float32 subject."""
 
     def cast(arrays: dict[str, Array]) -> dict[str, Array]:
-        return {k: v.astype(dtype) if v.dtype.kind == "f" else v for k, v in arrays.items()}
+        return {k: v if v.dtype.kind in "iub" else v.astype(dtype) for k, v in arrays.items()}
 
     taps = {k: np.zeros(Shape(s).sized(case.sizes), dtype) for k, s in pair.taps.items()}
     everything = cast(drawn.inputs)

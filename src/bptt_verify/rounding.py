@@ -16,6 +16,7 @@ of the second. The first sample of each case is the unperturbed run.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -61,7 +62,6 @@ class Rounding:
         rng: where the noise comes from.
         margin: a comparison closer than this many σ counts as undecided.
         cases: how many cases are evaluated side by side, all of the same shapes.
-        flushes: subnormal numbers may be taken for 0, as XLA does.
         short: the inputs have few digits, so that sums and products of them may be exact: what is
             exact is not moved. Then a tie, at the kink of relu say, is one in every honest program;
             but σ is that of this very formula, and no band for another.
@@ -75,7 +75,6 @@ class Rounding:
         margin: float,
         *,
         cases: int = 1,
-        flushes: bool = False,
         short: bool = False,
         follow: bool = False,
     ) -> None:
@@ -84,7 +83,10 @@ class Rounding:
         # Noise of the size of u would be rounded away in float64, where everything is computed:
         # there it is drawn larger, and σ is scaled back (both are small, so σ is linear in it).
         self.magnified = 16 if dtype == np.float64 else 1
-        self.smallest = float(info.smallest_normal if flushes else info.smallest_subnormal)
+        # Subnormal numbers may be taken for 0, as XLA and GPUs do, and as they come out where an
+        # exponential overflows; float16 has too few numbers to do without them.
+        flushed = dtype != np.float16
+        self.smallest = float(info.smallest_normal if flushed else info.smallest_subnormal)
         self.rng = rng
         self.margin = margin
         self.short = short
@@ -194,9 +196,14 @@ class Rounding:
         def maker(atom: Var | Literal) -> Any:
             return None if isinstance(atom, Literal) else makers.get(atom)
 
+        read = Counter(a for eqn in body.eqns for a in eqn.invars if not isinstance(a, Literal))
+        read.update(a for a in body.outvars if not isinstance(a, Literal))
         for before, after in zip(body.invars[n:m], body.outvars[: m - n], strict=True):
             sum_ = maker(after)
             if sum_ is None or sum_.primitive.name not in ("add", "add_any"):
+                continue
+            # in any order only if nobody looks at it on the way
+            if read[before] > 1 or read[sum_.outvars[0]] > 1 or not _is_float(before):
                 continue
             for i in (0, 1):
                 if sum_.invars[i] is before:
@@ -353,6 +360,11 @@ class Rounding:
             if a.dtype.kind == "f":
                 finite &= ~self.any_entry(~np.isfinite(self.apart(a)[:, 0]))
         return finite
+
+
+def _is_float(var: Var) -> bool:
+    dtype: Any = var.aval.dtype  # type: ignore[attr-defined]
+    return bool(dtype.kind == "f")
 
 
 def _liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -165,4 +167,6 @@ def _say(error: BaseException) -> str:
     except BaseException as raised:
         text = f"(its text cannot be had: {type(raised).__name__})"
     text = "".join(c if c.isprintable() else " " for c in text[:SHOWN])
-    return f"raised {type(error).__name__}: {text}"
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if len(frames) > 1 else ""
+    return f"raised {type(error).__name__}: {text}{place}"

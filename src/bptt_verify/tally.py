@@ -10,6 +10,7 @@ from bptt_verify.compare import Comparison
 from bptt_verify.draw import Case
 from bptt_verify.judge import Failed, Rows, first_failed
 from bptt_verify.pair import Pair
+from bptt_verify.properties import PROPERTIES
 from bptt_verify.report import Row, Verdict
 
 MOST_GIVEN_UP = 0.2
@@ -62,8 +63,16 @@ class Tally:
             sharp, exact = old.sharp or new.sharp, old.exact and new.exact
             self._worst[name] = worst._replace(sharp=sharp, exact=exact)
             self._cases[name] = self._cases.get(name, 0) + 1
-        if self.failed is None and (failed := first_failed(case, found)):
+        failed = first_failed(case, found)
+        if failed and self.failed is None:
             self.failed, self.failed_at = failed, self.seen
+        elif failed and self.failed and self._tells_more(failed, self.failed):
+            self.failed = failed
+
+    def _tells_more(self, new: Failed, old: Failed) -> bool:
+        """A quantity can be looked at closer, a property cannot."""
+        quantities = self.pair.quantities()
+        return new.row in quantities and old.row in PROPERTIES
 
     def rows(self, unread_taps: set[str]) -> tuple[Row, ...]:
         """A row for each quantity of the pair, then for each property."""

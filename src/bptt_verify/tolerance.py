@@ -10,7 +10,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-MULTIPLIER = 32.0
+MULTIPLIER = 8.0
 
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 

@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 
 from bptt_verify import draw, subject
 from bptt_verify import isolate as isolated
-from bptt_verify.compare import errors
+from bptt_verify.compare import Comparison, errors
 from bptt_verify.definition import Entry, vote
 from bptt_verify.draw import Case
 from bptt_verify.guard import LIMIT, LONGEST, Guard
@@ -38,6 +38,8 @@ EACH_PROPERTY = 6
 
 AT_A_TIME = 3
 """Properties checked in one case: they take turns, so that each meets different cases."""
+
+FINE = Comparison(0.0, "")
 
 LONG = 64
 """Steps of the one long case, which is held against the twin step by step."""
@@ -78,10 +80,10 @@ def verify(
     """
     kind = _check(pair, cases, seed, dtype, limit, isolate)
     start = time.perf_counter()
+    long = _long_case(pair) if cases > 1 and case is None else None
     with _guarded(limit, isolate) as run:
         judge, tally = Judge(pair, kind, run), Tally(pair, progress)
         if case is None:
-            long = _long_case(pair) if cases > 1 else None
             _judge_random(judge, tally, cases - (long is not None), seed)
             if tally.failed is None:
                 _judge_closer(judge, tally, long)
@@ -95,7 +97,7 @@ def verify(
         failed = tally.failed
         shrinkable = explain and case is None
         if failed is not None and shrinkable and failed.row not in (subject.TIME, STEPS, XLA):
-            failed = _shrink(judge, failed, cases, seed)
+            failed = _shrink(judge, failed, cases - (long is not None), seed)
         failure = _failure(judge, failed, isolate, explain) if failed else None
     rows = tally.rows(judge.oracle.unread_taps)
     return Report(
@@ -122,7 +124,7 @@ def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
         for case, found in zip(waiting, judge.all(waiting), strict=True):
             if found is not None and all(c.ok for c in found.values()):
                 now = turns[:AT_A_TIME]
-                said = judge.check(case, now)
+                said = judge.check(case, dict.fromkeys(now))
                 # those about which the case says nothing come again
                 turns[:] = turns[AT_A_TIME:] + [name for name in now if name not in said]
                 found |= said
@@ -206,6 +208,7 @@ def _shrink(judge: Judge, failed: Failed, cases: int, seed: int) -> Failed:
     # same way again, with Flaky, and then the last failure has to do
     with suppress(_DisagreementError, Flaky):
         draw_cases(judge.pair, cases, seed, check, (Phase.generate, Phase.shrink))
+    reached = True  # also where Hypothesis did not come across the case again
     plainer = draw.plainer(judge.pair, smallest.case)
     while case := next(plainer, None):
         try:
@@ -225,7 +228,8 @@ def _failure(judge: Judge, failed: Failed, isolate: bool, explain: bool) -> Fail
         alone = ", isolate=True" * isolate
         again = f"verify(pair, dtype={str(dtype)!r}, case={case!r}{alone})"
     diagnosis, alone, votes = None, "", ""
-    if explain and failed.row in pair.quantities():
+    numeric = explain and failed.row in pair.quantities()
+    if numeric and (judge.one(failed.case) or {}).get(failed.row, FINE).excusable:
         diagnosis = diagnose(judge, failed.case)
         alone, votes = _votes(judge, failed, here=not isolate)
     return Failure(failed.row, failed.problem, case, again, diagnosis, alone, votes)

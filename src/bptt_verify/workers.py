@@ -12,6 +12,7 @@ from bptt_verify.load import load
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import REGISTRY
 from bptt_verify.report import Report, Row, overall
+from bptt_verify.tally import MOST_GIVEN_UP
 from bptt_verify.verify import verify
 
 STREAM = 2**32
@@ -56,10 +57,13 @@ def verify_in_processes(
             if progress:
                 progress(sum(report.cases + report.redrawn for report in found.values()))
     reports = [found[i] for i in range(len(shares))]
-    failed = next((i for i, report in enumerate(reports) if report.first_failure), None)
+    report = merged(reports, seed)
+    failed = next((i for i, one in enumerate(reports) if one.first_failure), None)
     if failed is not None and options.get("explain", True):
-        reports[failed] = verify(pair, shares[failed], seeds[failed], dtype, **options)
-    return merged(reports, seed)
+        # once more in this process; the failure stands, also if it does not come again
+        again = verify(pair, shares[failed], seeds[failed], dtype, **options)
+        report = replace(report, first_failure=again.first_failure or report.first_failure)
+    return report
 
 
 def _share(origin: str, cases: int, seed: int, dtype: str, options: dict[str, Any]) -> Report:
@@ -74,31 +78,32 @@ def _share(origin: str, cases: int, seed: int, dtype: str, options: dict[str, An
 def merged(reports: Sequence[Report], seed: int) -> Report:
     """One report of several on the same pair and dtype: the worst of each row."""
     first = reports[0]
+    judged = sum(report.cases for report in reports)
+    redrawn = sum(report.redrawn for report in reports)
+    too_many = redrawn > MOST_GIVEN_UP * (judged + redrawn)
     rows: dict[str, Row] = {}
     for report in reports:
         for row in report.rows:
             old = rows.get(row.name, replace(row, cases=0))
             verdict = overall([old.verdict, row.verdict])
-            if "pass" in (old.verdict, row.verdict) and verdict == "inconclusive":
+            if "pass" in (old.verdict, row.verdict) and verdict == "inconclusive" and not too_many:
                 verdict = "pass"  # what one share could not tell, another could
-            worst = row if row.error > old.error or row.verdict == "fail" else old
+            worst = row if row.error > old.error else old
             rows[row.name] = replace(
                 worst,
                 cases=old.cases + row.cases,
                 verdict=verdict,
                 note="" if verdict == "pass" else worst.note or old.note or row.note,
             )
-    failing = [report for report in reports if report.first_failure]
-    chosen = next((r for r in failing if r.first_failure and r.first_failure.diagnosis), None)
-    chosen = chosen or (failing[0] if failing else first)
+    failing = next((report for report in reports if report.first_failure), first)
     return replace(
         first,
         seed=seed,
-        cases=sum(report.cases for report in reports),
-        redrawn=sum(report.redrawn for report in reports),
+        cases=judged,
+        redrawn=redrawn,
         seconds=max(report.seconds for report in reports),
         rows=tuple(rows.values()),
         silent=tuple(name for name in first.silent if name not in rows),
-        failed_at=chosen.failed_at,
-        first_failure=chosen.first_failure,
+        failed_at=failing.failed_at,
+        first_failure=failing.first_failure,
     )

@@ -9,6 +9,7 @@ from hypothesis import Phase, given
 from hypothesis import strategies as st
 from jax import lax
 
+from bptt_verify import Pair
 from bptt_verify.judge import Judge
 from bptt_verify.padding import cropped, padded
 from bptt_verify.pairs import REGISTRY
@@ -116,3 +117,30 @@ def test_a_mistake_is_found_side_by_side_too():
     judge = Judge(wrong, F64)
     failing = [found for found in judge.all(drawn_cases(wrong, 40)) if found]
     assert sum(not found["dx"].ok for found in failing) > 20
+
+
+def test_no_verdict_rests_on_padding_alone():
+    """A mean for one combination of options, and a subject that divides by the ceiling."""
+
+    def twin(i, red, kind):
+        y = jnp.tanh(i["x"])
+        return {"y": y.mean(0) if (red, kind) == ("mean", "a") else y.sum(0)}
+
+    def forward(i, red, kind):
+        y = np.tanh(i["x"])
+        scale = 8 if (red, kind) == ("mean", "a") else 1
+        return {"y": (y.sum(0) / scale).astype(y.dtype)}, (y, scale)
+
+    pair = Pair(
+        name="lock",
+        inputs={"x": "N H"},
+        outputs={"y": "H"},
+        options={"red": ("sum", "mean"), "kind": ("a", "b")},
+        forward=forward,
+        backward=lambda c, d: {"x": (d["y"] / c[1] * (1 - c[0] ** 2)).astype(c[0].dtype)},
+        twin=twin,
+    )
+    judge = Judge(pair, F64)
+    assert "N" not in judge.batches.neutral
+    judge.batches._neutral = {"N", "H"}  # were it so, the case judged by itself would tell
+    assert any(found and not found["y"].ok for found in judge.all(drawn_cases(pair, 40)))

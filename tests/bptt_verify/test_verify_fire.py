@@ -668,3 +668,10 @@ def test_a_wrong_limit_is_a_wrong_command(capsys):
         cli.main(["verify", "rnn", "--limit", "0"])
     assert ended.value.code == 2
     assert "--limit: expected seconds, above 0" in capsys.readouterr().err
+
+
+def test_leaving_by_the_back_door_is_a_row():
+    report = verify(changed(backward=lambda c, d: os._exit(0)), cases=2)
+    assert report.verdict == "fail"
+    assert any("os._exit(0)" in row.note for row in report.rows)
+    assert os._exit.__name__ == "_exit"

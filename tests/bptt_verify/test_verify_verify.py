@@ -435,3 +435,85 @@ def test_progress_is_told():
     told = []
     verify(PAIR, cases=7, progress=told.append)
     assert told == list(range(1, 8))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_dtypes_of_16_bits(dtype):
+    def wide(arrays):
+        return {k: v.astype(np.float32) for k, v in arrays.items()}
+
+    def narrow(arrays):
+        return {k: v.astype(dtype) for k, v in arrays.items()}
+
+    def half(i):
+        out, kept = forward(wide(i))
+        return narrow(out), kept
+
+    def forgets_tanh(c, d):
+        return {"x": d["y"] @ c[1], "w": d["y"].T @ c[0]}
+
+    right = changed(forward=half, backward=lambda c, d: narrow(backward(c, wide(d))))
+    report = verify(right, cases=60, dtype=dtype)
+    assert report.verdict == "pass", failing(report)
+    wrong = changed(forward=half, backward=lambda c, d: narrow(forgets_tanh(c, wide(d))))
+    assert "dx" in failing(verify(wrong, cases=60, dtype=dtype, explain=False))
+
+
+def test_a_case_without_any_band_is_given_up():
+    pair = Pair(
+        name="edge of the domain",
+        inputs={"x": "N", "c": ""},
+        outputs={"y": ""},
+        forward=lambda i: ({"y": np.asarray(123, i["x"].dtype)}, None),
+        twin=lambda i: {
+            "y": jnp.sqrt(1 - i["c"] * 0 - 1 / 3.0 * 3 * jnp.ones(())) + 0 * i["x"].sum()
+        },
+    )
+    report = verify(pair, cases=10)
+    assert report.verdict != "pass"
+
+
+def test_ties_may_be_left_out():
+    """A half at the kink, as jnp.maximum has it, and a subject with 0 there."""
+    relu = Pair(
+        name="relu",
+        inputs={"x": "N"},
+        outputs={"y": "N"},
+        forward=lambda i: ({"y": np.maximum(i["x"], 0)}, i["x"]),
+        backward=lambda x, d: {"x": d["y"] * (x > 0)},
+        twin=lambda i: {"y": jnp.maximum(i["x"], 0)},
+    )
+    report = verify(relu, cases=60)
+    assert "dx" in failing(report)
+    assert "at a kink or a tie the slope is a convention" in report.first_failure.votes
+    assert verify(dataclasses.replace(relu, without={"ties"}), cases=60).ok
+
+
+def test_a_mistake_in_a_long_case_is_shrunk():
+    from bptt_verify.pairs import rnn_pair
+    from manual_bptt import rnn
+    from planting import planted
+
+    late = planted(
+        rnn, "carried = delta[t] @ W  #", "carried = delta[t] @ W * (t != len(delta) - 9)  #"
+    )
+    report = verify(rnn_pair(late), cases=5, explain=True)
+    assert int(report.first_failure.case.split()[0].removeprefix("T=")) < 20
+
+
+def test_what_is_no_number_is_not_explained():
+    report = verify(changed(backward=lambda c, d: {**backward(c, d), "w": None}), cases=5)
+    assert report.first_failure.diagnosis is None
+
+
+def test_a_quantity_is_reported_before_a_property():
+    mean = changed(backward=lambda c, d: {**backward(c, d), "w": backward(c, d)["w"] / len(c[0])})
+    assert verify(mean, cases=60).first_failure.row == "dw"
+
+
+def test_what_a_subject_raises_has_its_place():
+    def raises(cache, d):
+        raise RuntimeError("no")
+
+    report = verify(changed(backward=raises), cases=2)
+    assert "raised RuntimeError: no (test_verify_verify.py:" in failing(report)["backward"]

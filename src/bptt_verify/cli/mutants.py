@@ -95,12 +95,17 @@ def _table(starts: Sequence[Start], found: Sequence[Line]) -> Table:
     grid.add_column("bptt verify", overflow="fold")
     for peer in PEERS:
         grid.add_column(peer.name)
+    absent = {
+        peer.name
+        for peer in PEERS
+        if all(line.peers[peer.name] == "not installed" for line in found)
+    }
     for first in starts:
         grid.add_row(
             f"no mutant ({first.pair})",
             "",
             Text(f"false alarm in {first.alarm.row}", style="red") if first.alarm else "passes",
-            *(_start_cell(first, peer.name) for peer in PEERS),
+            *("–" if peer.name in absent else _start_cell(first, peer.name) for peer in PEERS),
         )
     grid.add_section()
     for line in found:
@@ -115,7 +120,7 @@ def _table(starts: Sequence[Start], found: Sequence[Line]) -> Table:
         f"killed of {len(found)}",
         "",
         str(sum(line.kill is not None for line in found)),
-        *(str(_count(found, peer.name)) for peer in PEERS),
+        *("–" if p.name in absent else str(_count(found, p.name)) for p in PEERS),
     )
     return grid
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -123,6 +124,8 @@ def _run(
                 pair, cases, seed, dtype, workers, progress=done, limit=limit, isolate=isolate
             )
         return run(pair, cases, seed, dtype, case=case, progress=done, limit=limit, isolate=isolate)
+    except BrokenProcessPool:
+        raise UsageError(f"pair {pair.name!r}: a worker died; try --isolate") from None
     except ValueError as error:  # the pair, the twin or the case is not what it should be
         raise UsageError(str(error)) from error
     finally:

@@ -16,6 +16,9 @@ from bptt_verify.properties.trial import NothingSaid, Property, Trial, worst
 
 __all__ = ["PROPERTIES", "Property", "Trial", "check", "of"]
 
+TIES = "ties"
+"""Not a property, but left out in the same way: values on a grid, where kinks and ties are met."""
+
 PROPERTIES: dict[str, Property] = {
     p.name: p for theme in (linear, sequence, batch, symmetry, calls) for p in theme.PROPERTIES
 }
@@ -26,10 +29,10 @@ def of(pair: Pair) -> dict[str, Property]:
 
     Raises `ValueError` for a name in `pair.without` that no property has.
     """
-    unknown = set(pair.without) - set(PROPERTIES)
+    unknown = set(pair.without) - {*PROPERTIES, TIES}
     if unknown:
         raise ValueError(
-            f"pair {pair.name!r}: without: expected names among {', '.join(PROPERTIES)}; "
+            f"pair {pair.name!r}: without: expected names among {', '.join([*PROPERTIES, TIES])}; "
             f"got {', '.join(sorted(map(repr, unknown)))}"
         )
     return {n: p for n, p in PROPERTIES.items() if n not in pair.without and p.applies(pair)}

@@ -304,7 +304,7 @@ class Trial:
 
 def in_float64(arrays: Mapping[str, Array]) -> Arrays:
     """What the twin gets: floats as float64."""
-    return {n: a.astype(np.float64) if a.dtype.kind == "f" else a for n, a in arrays.items()}
+    return {n: a if a.dtype.kind in "iub" else a.astype(np.float64) for n, a in arrays.items()}
 
 
 def without_taps(trial: Trial) -> Arrays:

@@ -1,0 +1,84 @@
+"""A run divided among processes: nothing is lost, whatever becomes of a share."""
+
+from dataclasses import replace
+
+import pytest
+
+from bptt_verify import cli, verify
+from bptt_verify.workers import merged, verify_in_processes
+from dense import PAIR, backward
+
+WRONG = replace(PAIR, backward=lambda c, d: {**backward(c, d), "w": -backward(c, d)["w"]})
+FILE = """
+import sys
+sys.path.insert(0, {folder!r})
+from dataclasses import replace
+from multiprocessing import parent_process
+from dense import PAIR, backward
+
+def sometimes(cache, d):
+    if parent_process() is not None:
+        {what}
+    return backward(cache, d)
+
+pair = replace(PAIR, backward=sometimes)
+"""
+
+
+def written(tmp_path, what):
+    from pathlib import Path
+
+    path = tmp_path / "mine.py"
+    path.write_text(FILE.format(folder=str(Path(__file__).parent), what=what), encoding="utf-8")
+    return path
+
+
+def test_the_worst_of_each_row_and_all_cases_are_kept():
+    one, two = verify(PAIR, 20, 0), verify(PAIR, 30, 1)
+    both = merged([one, two], 0)
+    assert both.cases == 50
+    assert both.ok
+    for row in both.rows:
+        of = [r for report in (one, two) for r in report.rows if r.name == row.name]
+        assert row.error == max(r.error for r in of)
+        assert row.cases == sum(r.cases for r in of)
+
+
+def test_one_share_that_fails_is_enough():
+    both = merged([verify(PAIR, 10), verify(WRONG, 10, explain=False)], 0)
+    assert both.verdict == "fail"
+    assert both.first_failure.row == "dw"
+
+
+def test_shares_that_had_to_give_up_too_much_do_not_pass_together():
+    good = verify(PAIR, 10)
+    bad = replace(
+        good,
+        cases=1,
+        redrawn=30,
+        rows=tuple(replace(r, verdict="inconclusive", note="given up") for r in good.rows),
+    )
+    assert merged([good, bad, bad], 0).verdict == "inconclusive"
+
+
+def test_a_built_in_pair_passes_in_two_processes():
+    from bptt_verify.pairs import REGISTRY
+
+    pair = replace(REGISTRY["update"], origin="update")
+    report = verify_in_processes(pair, 21, 0, "float64", 2)
+    assert report.ok
+    assert report.cases == 21
+
+
+@pytest.mark.parametrize(
+    ("what", "code", "says"),
+    [
+        ("d = {'y': -d['y']}", 1, "FAIL"),  # wrong in the workers only: it stands
+        ("import ctypes; ctypes.string_at(0)", 2, "a worker died; try --isolate"),
+    ],
+)
+def test_what_happens_in_a_worker_counts(what, code, says, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["verify", str(written(tmp_path, what)), *["--cases", "8", "--workers", "2"]])
+    assert ended.value.code == code
+    assert says in "".join(capsys.readouterr())
