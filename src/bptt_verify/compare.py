@@ -28,6 +28,8 @@ class Comparison(NamedTuple):
     """No entry can be moved by rounding: all had to be equal."""
     excusable: bool = False
     """It disagrees in finite numbers only, as the other branch at a kink would."""
+    doubt: str = ""
+    """Why nothing can be said, though it does not disagree."""
 
     @property
     def ok(self) -> bool:

@@ -108,8 +108,30 @@ class Judge:
         trial = properties.Trial(
             self.pair, case, self.drawn(case), self.dtype, self.oracle, self.run
         )
+        found = properties.check(trial, chosen)
+        shared = self._of_the_twin(case, [name for name, c in found.items() if not c.ok])
         # how sharp the bands are is a question of the quantities' own rows
-        return {k: c._replace(sharp=True) for k, c in properties.check(trial, chosen).items()}
+        return {k: shared.get(k, c._replace(sharp=True)) for k, c in found.items()}
+
+    def _of_the_twin(self, case: Case, names: Collection[str]) -> Rows:
+        """Those of these properties that the twin itself does not have, in float64."""
+        double = np.dtype(np.float64)
+
+        def twin(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Ran:
+            answer = self.oracle.answer(case, drawn, double)
+            return Ran({name: value for name, (value, _) in answer.quantities.items()}, {})
+
+        drawn = draw.realise(self.pair, case, double)
+        trial = properties.Trial(self.pair, case, drawn, double, self.oracle, twin)
+        lacking = (
+            [n for n, c in properties.check(trial, names).items() if not c.ok] if names else []
+        )
+        return {
+            name: Comparison(
+                0.0, "", doubt=f"the twin is not so either: if it need not be, without={{{name!r}}}"
+            )
+            for name in lacking
+        }
 
     def steps(self, case: Case) -> Rows:
         """Each step by itself, at the subject's own states and δ; nothing for a pair without."""

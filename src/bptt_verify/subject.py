@@ -168,5 +168,7 @@ def _say(error: BaseException) -> str:
         text = f"(its text cannot be had: {type(raised).__name__})"
     text = "".join(c if c.isprintable() else " " for c in text[:SHOWN])
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if len(frames) > 1 else ""
+    last = Path(frames[-1].filename) if frames else Path(__file__)
+    ours = last.parent == Path(__file__).parent
+    place = "" if ours else f" ({last.name}:{frames[-1].lineno})"
     return f"raised {type(error).__name__}: {text}{place}"

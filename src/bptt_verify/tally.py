@@ -61,7 +61,8 @@ class Tally:
             old = self._worst.get(name, new)
             worst = new if new.error > old.error else old
             sharp, exact = old.sharp or new.sharp, old.exact and new.exact
-            self._worst[name] = worst._replace(sharp=sharp, exact=exact)
+            doubt = old.doubt or new.doubt
+            self._worst[name] = worst._replace(sharp=sharp, exact=exact, doubt=doubt)
             self._cases[name] = self._cases.get(name, 0) + 1
         failed = first_failed(case, found)
         if failed and self.failed is None:
@@ -89,6 +90,8 @@ class Tally:
             verdict, note = "fail", found.problem
             if name == subject.TIME and self.over_time:
                 note += f"; nor in {self._cases[name]} cases, after which no more were run"
+        elif found.doubt:
+            verdict, note = "inconclusive", found.doubt
         elif not (found.sharp or found.exact):
             verdict, note = "inconclusive", "every band was wider than 1 % of its entry"
         else:

@@ -52,7 +52,7 @@ def test_a_users_file_fails_with_its_case_and_the_case_fails_again(bptt):
     code, out, _ = bptt("verify", USERS, "--cases", 30, "--dtype", "float64")
     assert code == 1
     assert "FAIL" in out
-    (again,) = [line for line in out.splitlines() if "again" in line]
+    (again,) = [line for line in out.splitlines() if line.strip().startswith("again ")]
     command = again.split("bptt ", 1)[1]
     assert f"{USERS}:wrong" in command
     code, out, _ = bptt(*shlex.split(command))

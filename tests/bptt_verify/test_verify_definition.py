@@ -314,7 +314,7 @@ def test_without_a_rule_the_subjects_own_forward_can_still_tell():
 
     found = ask(replace(sorted_, forward=forward), "N=1 seed=1", "dx", (0,), F32)
     assert found.who == "undecided"
-    assert found.votes[3].why == "raised TypeError: float32 only"
+    assert found.votes[3].why.startswith("raised TypeError: float32 only (test_")
     assert found.text.startswith("undecided, the definition sides with nobody, it abstains: ")
 
 
@@ -390,7 +390,7 @@ def test_a_subject_without_a_number_stands_alone():
     right = elementwise(jnp.tanh)
     found = ask(replace(right, backward=fails), "N=1", "dx", (0,))
     assert found.who == "subject"
-    assert found.text.endswith("subject abstains: raised RuntimeError: no backward today")
+    assert "subject abstains: raised RuntimeError: no backward today" in found.text
     for value, why in (
         (np.ones(2), "expected shape (1,), got (2,)"),
         (np.ones(1, complex), "expected dtype float64, got complex128"),

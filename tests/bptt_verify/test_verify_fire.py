@@ -383,7 +383,8 @@ def test_what_an_isolated_subject_starts_ends_with_it():
 
 
 def test_an_isolated_run_says_the_same_as_any_other():
-    assert verify(PAIR, cases=CASES).rows == verify(PAIR, cases=CASES, isolate=True).rows
+    pair = changed(without={"results stay"})  # what was returned is out of reach there
+    assert verify(pair, cases=CASES).rows == verify(pair, cases=CASES, isolate=True).rows
     assert verify(SCALAR, cases=CASES, isolate=True).ok
     for f in (np.negative, np.ndarray.tolist, lambda g: g[None]):
         wrong = spoilt(f)
@@ -467,7 +468,8 @@ def test_gradients_in_one_buffer_that_is_used_again_pass_where_they_are_right():
             v[...] = g[k].ravel()
         return {k: v.reshape(g[k].shape) for k, v in views.items()}
 
-    assert verify(changed(backward=reuses), cases=30).ok
+    assert set(failing(verify(changed(backward=reuses), cases=30))) == {"results stay"}
+    assert verify(changed(backward=reuses, without={"results stay"}), cases=30).ok
 
 
 def test_gradients_that_share_one_array_are_seen_in_their_values():

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from bptt_verify import cli
 from bptt_verify.mutants import CATALOGUE, kill, planted
@@ -24,6 +25,7 @@ def bptt(monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "250")
     monkeypatch.setattr("bptt_verify.mutants.matrix.CASES", 10)
+    monkeypatch.setattr("bptt_verify.cli.mutants.console", Console(width=250))
 
     def run(*arguments):
         with pytest.raises(SystemExit) as ended:

@@ -8,6 +8,7 @@ import pytest
 from bptt_verify import verify
 from bptt_verify.mutants import CATALOGUE
 from bptt_verify.pairs import readout_pair
+from bptt_verify.properties import PROPERTIES
 from manual_bptt import readout
 from planting import caught_in, planted
 
@@ -57,6 +58,11 @@ READOUT = {
 }
 
 
+def failing(pair):
+    report = verify(pair, cases=60, explain=False)
+    return {row.name for row in report.rows if row.verdict == "fail"}
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("name", RNN)
 def test_a_wrong_layer_is_caught(name, dtype):
@@ -65,15 +71,15 @@ def test_a_wrong_layer_is_caught(name, dtype):
 
 @pytest.mark.parametrize("name", RNN)
 def test_just_the_wrong_rows_of_the_layer_fail(name):
-    report = verify(CATALOGUE[name].pair(), cases=60)
-    assert {row.name for row in report.rows if row.verdict == "fail"} == RNN[name]
+    pair = CATALOGUE[name].pair()
+    assert failing(pair) - set(PROPERTIES) == RNN[name]
 
 
 @pytest.mark.parametrize("name", READOUT)
 def test_just_the_wrong_rows_of_the_readout_fail(name):
     right, wrong, rows = READOUT[name]
-    report = verify(readout_pair(planted(readout, right, wrong)), cases=60)
-    assert {row.name for row in report.rows if row.verdict == "fail"} == rows
+    pair = readout_pair(planted(readout, right, wrong))
+    assert failing(pair) - set(PROPERTIES) == rows
 
 
 def test_a_failure_shrinks_to_the_smallest_shape_and_its_line_reproduces_it():

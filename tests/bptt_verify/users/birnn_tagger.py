@@ -79,6 +79,7 @@ pair = Pair(
     forward=forward,
     backward=backward,
     twin=twin,
+    without={"causality"},
 )
 
 FIX = ("delta_r[t] = d_right[t] * (", "delta_r[t] = (d_right[t] + carry_r) * (")

@@ -92,6 +92,7 @@ pair = Pair(
     forward=forward,
     backward=backward,
     twin=twin,
+    without={"split and join"},
 )
 
 FIX = ("dwh[r * H + k] = dgates", "dwh[r * H + k] += dgates")

@@ -88,6 +88,7 @@ pair = Pair(
     forward=forward,
     backward=backward,
     twin=twin,
+    without={"split and join"},
 )
 
 FIX = ("[dc * i, dc * cs[t],", "[dc * g, dc * cs[t],")
