@@ -50,6 +50,10 @@ SHEET = np.random.default_rng(0).uniform(-1, 1, 2**18)
 """Random numbers; which of them an operation gets is drawn anew each time."""
 
 
+SAME = {"transpose", "reshape", "convert_element_type", "copy"}
+"""Primitives whose result is their operand in another form."""
+
+
 class MixedError(Exception):
     """Cases of one batch go different ways through the twin: evaluate them one by one."""
 
@@ -196,6 +200,11 @@ class Rounding:
         def maker(atom: Var | Literal) -> Any:
             return None if isinstance(atom, Literal) else makers.get(atom)
 
+        def source(atom: Any) -> Any:
+            made = maker(atom)
+            moved = made is not None and made.primitive.name in SAME
+            return source(made.invars[0]) if moved else atom
+
         read = Counter(a for eqn in body.eqns for a in eqn.invars if not isinstance(a, Literal))
         read.update(a for a in body.outvars if not isinstance(a, Literal))
         for before, after in zip(body.invars[n:m], body.outvars[: m - n], strict=True):
@@ -206,10 +215,8 @@ class Rounding:
             if read[before] > 1 or read[sum_.outvars[0]] > 1 or not _is_float(before):
                 continue
             for i in (0, 1):
-                if sum_.invars[i] is before:
-                    added = maker(sum_.invars[1 - i])
-                    while added is not None and added.primitive.name in ("transpose", "reshape"):
-                        added = maker(added.invars[0])
+                if source(sum_.invars[i]) is before:
+                    added = maker(source(sum_.invars[1 - i]))
                     if added is not None and added.primitive.name in TERMS:
                         self._longer[id(added)] = float(length)
                     else:
