@@ -13,8 +13,6 @@ from bptt_verify.judge import XLA
 from bptt_verify.subject import AGAIN, UNCHANGED
 from dense import PAIR, backward, forward
 
-KINDS = "float64 or float32 or bfloat16 or float16"
-
 
 def changed(**fields):
     return dataclasses.replace(PAIR, **fields)
