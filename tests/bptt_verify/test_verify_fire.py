@@ -47,6 +47,14 @@ def _no_compilation(monkeypatch):
     monkeypatch.setattr(Judge, "twin_by_xla", lambda *_: {})
 
 
+@pytest.fixture(autouse=True)
+def _interruptible():
+    """As on a terminal: a job in the background may have been started with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def changed(**fields):
     return dataclasses.replace(PAIR, **fields)
 

@@ -64,6 +64,7 @@ pair = Pair(
     forward=forward_propagation,
     backward=bptt,
     twin=twin,
+    without={"split and join"},
 )
 
 FIX = ("max(0, t - bptt_truncate), t + 1)", "max(0, t - bptt_truncate + 1), t + 1)")
