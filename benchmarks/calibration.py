@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from hypothesis import Phase
 
+from bptt_verify.adapters import from_torch, to_torch
 from bptt_verify.compare import Wrong, errors
 from bptt_verify.draw import Case
 from bptt_verify.judge import Judge
@@ -144,11 +145,6 @@ def save(
         temporary.write_text(json.dumps(data))
 
 
-def quantiles(widths: list[float]) -> list[float]:
-    """The 0 ‰, 1 ‰, … 1000 ‰ of them."""
-    return [float(x) for x in np.quantile(widths, np.linspace(0, 1, 1001), method="lower")]
-
-
 # --- what it says
 
 
@@ -201,15 +197,6 @@ def extrapolated(high: list[float], cases: int, probability: float) -> float:
 def in_torch() -> Pair:
     import torch
 
-    def tensor(a: Any) -> Any:
-        if a.dtype.itemsize == 2 and a.dtype != np.float16:
-            return torch.from_numpy(a.view(np.uint16)).view(torch.bfloat16)
-        return torch.from_numpy(a)
-
-    def array(t: Any, dtype: Any) -> Any:
-        t = t.contiguous()
-        return t.view(torch.uint16).numpy().view(dtype) if t.dtype == torch.bfloat16 else t.numpy()
-
     f = {"tanh": torch.tanh, "sigmoid": torch.sigmoid, "relu": torch.relu}
     df = {
         "tanh": lambda s: 1 - s * s,
@@ -218,20 +205,20 @@ def in_torch() -> Pair:
     }
 
     def forward(i: Any, activation: str) -> Any:
-        x, s, U, W, b = (tensor(i[k]) for k in ("x", "s0", "U", "W", "b"))
+        x, s, U, W, b = (to_torch(i[k]) for k in ("x", "s0", "U", "W", "b"))
         a, states = [], []
         for x_t in x:
             a.append(x_t @ U.T + s @ W.T + b)
             s = f[activation](a[-1])
             states.append(s)
-        dtype, all_states = i["x"].dtype, torch.stack(states)
+        all_states = torch.stack(states)
         out = {"a": torch.stack(a), "s": all_states, "last": s}
-        cache = x, tensor(i["s0"]), U, W, all_states, df[activation], dtype
-        return {k: array(v, dtype).copy() for k, v in out.items()}, cache
+        cache = x, to_torch(i["s0"]), U, W, all_states, df[activation]
+        return {k: from_torch(v).copy() for k, v in out.items()}, cache
 
     def backward(cache: Any, d: Any) -> Any:
-        x, s0, U, W, states, slope, dtype = cache
-        ds, carried = tensor(d["s"]), tensor(d["last"])
+        x, s0, U, W, states, slope = cache
+        ds, carried = to_torch(d["s"]), to_torch(d["last"])
         delta = torch.empty_like(states)
         for t in reversed(range(len(x))):
             delta[t] = (ds[t] + carried) * slope(states[t])
@@ -247,7 +234,7 @@ def in_torch() -> Pair:
             "delta": delta,
             "delta_T": delta[-1],
         }
-        return {k: array(v, dtype) for k, v in g.items()}
+        return {k: from_torch(v) for k, v in g.items()}
 
     pair = rnn_pair()
     return replace(pair, name="rnn", forward=forward, backward=backward)

@@ -97,9 +97,9 @@ def autograd_function_pair(
     floats = _differentiable(name, inputs)
 
     def forward(given: dict[str, Array], **options: Any) -> tuple[dict[str, Array], Any]:
-        tensors = {k: _tensor(given[k]).requires_grad_(k in floats) for k in inputs}
+        tensors = {k: to_torch(given[k]).requires_grad_(k in floats) for k in inputs}
         results = _named(outputs, function(*tensors.values(), **options))
-        return {k: _array(v) for k, v in results.items()}, (tensors, results)
+        return {k: from_torch(v) for k, v in results.items()}, (tensors, results)
 
     def backward(kept: Any, cotangents: dict[str, Array]) -> dict[str, Array]:
         import torch
@@ -109,11 +109,11 @@ def autograd_function_pair(
         gradients = torch.autograd.grad(
             [results[k] for k in reached],
             [tensors[k] for k in floats],
-            [_tensor(cotangents[k]) for k in reached],
+            [to_torch(cotangents[k]) for k in reached],
             materialize_grads=True,
             retain_graph=True,  # backward may be asked again with other cotangents
         )
-        return {k: _array(v) for k, v in zip(floats, gradients, strict=True)}
+        return {k: from_torch(v) for k, v in zip(floats, gradients, strict=True)}
 
     return Pair(
         name=name,
@@ -141,19 +141,20 @@ def _named(outputs: Mapping[str, str], returned: Any) -> dict[str, Any]:
     return dict(zip(outputs, results, strict=True))
 
 
-def _tensor(array: Array) -> torch.Tensor:
+def to_torch(array: Array) -> torch.Tensor:
+    """The array as a tensor, in the same memory where PyTorch can."""
     import torch
 
-    if (
-        array.dtype.name == "bfloat16"
-    ):  # NumPy has it from ml_dtypes, of which PyTorch knows nothing
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     if any(stride < 0 for stride in array.strides):  # PyTorch has none
         array = array.copy()
+    # NumPy has bfloat16 from ml_dtypes, of which PyTorch knows nothing
+    if array.dtype.name == "bfloat16":
+        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
 
 
-def _array(tensor: torch.Tensor) -> Array:
+def from_torch(tensor: torch.Tensor) -> Array:
+    """The tensor as an array, in the same memory."""
     import torch
 
     if tensor.dtype == torch.bfloat16:

@@ -15,10 +15,10 @@ import torch
 
 from bptt_verify import Index, Mask, verify
 from bptt_verify.adapters import (
-    _array,
-    _tensor,
     autograd_function_pair,
     custom_vjp_pair,
+    from_torch,
+    to_torch,
 )
 from bptt_verify.load import load
 
@@ -172,8 +172,8 @@ def test_without_a_gradient_there_is_nothing_to_derive(adapter):
 @pytest.mark.parametrize("array", [np.arange(6).reshape(2, 3).T, np.array(3), np.zeros((0, 2))])
 def test_arrays_go_to_torch_and_back_in_the_same_memory(array, dtype):
     there = array.astype(dtype)
-    tensor = _tensor(there)
-    back = _array(tensor)
+    tensor = to_torch(there)
+    back = from_torch(tensor)
     assert tensor.dtype == getattr(torch, np.dtype(dtype).name)
     assert (back.dtype, back.shape, back.strides) == (there.dtype, there.shape, there.strides)
     assert back.tobytes() == there.tobytes()

@@ -18,7 +18,6 @@ from bptt_verify.properties.trial import (
     counts,
     exact,
     input_shapes,
-    quantity_shapes,
     take,
 )
 
@@ -36,7 +35,7 @@ def _is_batched_out(pair: Pair) -> bool:
 
 def _of_sequences(t: Trial, band: Band, name: str, index: list[int]) -> Band | None:
     """A quantity of these sequences; None when it belongs to all of them, as weights do."""
-    shape, batch = quantity_shapes(t.pair)[name], str(t.pair.batch)
+    shape, batch = t.pair.shapes()[name], str(t.pair.batch)
     if axis(shape, batch) is None:
         return None
     return band.each(partial(take, shape=shape, letter=batch, index=np.array(index)))

@@ -20,7 +20,6 @@ from bptt_verify.properties.trial import (
     exact,
     in_float64,
     input_shapes,
-    quantity_shapes,
     take,
     without_taps,
 )
@@ -36,7 +35,7 @@ def _causality(t: Trial) -> Found:
     steps = t.several(time)
     k = int(t.rng().integers(1, steps))
     early, late = np.arange(k), np.arange(k, steps)
-    shapes = quantity_shapes(pair)
+    shapes = pair.shapes()
 
     # other inputs after step k
     inputs, fresh = dict(t.drawn.inputs), t.fresh().inputs
@@ -92,7 +91,7 @@ def _split_and_join(t: Trial) -> Found:
         cotangents[after][-1] += second[f"d{state}"].value.astype(t.dtype)
     first = t.bands(inputs, cotangents, {time: k})
 
-    shapes = quantity_shapes(pair)
+    shapes = pair.shapes()
     for name in [*t.forwards, *t.gradients]:
         at = axis(shapes[name], time)
         if at is not None:

@@ -14,7 +14,6 @@ from bptt_verify.properties.trial import (
     axis,
     input_shapes,
     is_indexed,
-    quantity_shapes,
     take,
 )
 
@@ -26,7 +25,7 @@ def _has_units(pair: Pair) -> bool:
 
 
 def _hidden_permutation(t: Trial) -> Found:
-    hidden, shapes = str(t.pair.hidden), quantity_shapes(t.pair)
+    hidden, shapes = str(t.pair.hidden), t.pair.shapes()
     order = t.rng().permutation(t.several(hidden))
     got = t.bands(*t.taken(hidden, order))
     for name in got:

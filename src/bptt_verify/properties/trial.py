@@ -123,18 +123,12 @@ def input_shapes(pair: Pair) -> dict[str, str]:
     return {n: s if isinstance(s, str) else s.shape for n, s in pair.inputs.items()}
 
 
-def quantity_shapes(pair: Pair) -> dict[str, str]:
-    """The shapes of all quantities of the pair."""
-    gradients = {f"d{name}": shape for name, shape in pair.differentiable.items()}
-    return {**pair.outputs, **pair.probes, **pair.taps, **gradients}
-
-
 def counts(pair: Pair, letter: str | None) -> bool:
     """Whether the letter counts separate things: it is an axis by itself, once in any shape.
 
     Nor may class indices count them.
     """
-    shapes = [*input_shapes(pair).values(), *quantity_shapes(pair).values()]
+    shapes = [*input_shapes(pair).values(), *pair.shapes().values()]
     axes = [[times for times, at in Shape(s).axes if at == letter] for s in shapes]
     used = any(axis(shape, letter) is not None for shape in input_shapes(pair).values())
     return used and all(times in ([], [1]) for times in axes) and not is_indexed(pair, letter)
@@ -186,7 +180,7 @@ class Trial:
             if row not in (subject.UNCHANGED, subject.AGAIN):
                 return f"{row} {problem}"
         arrays = {}
-        for name, letters in quantity_shapes(self.pair).items():
+        for name, letters in self.pair.shapes().items():
             got, shape = ran.arrays[name], Shape(letters).sized(case.sizes)
             if isinstance(got, Wrong):
                 return f"{name}: {got.problem}"
