@@ -11,6 +11,7 @@ from typing import Any
 from bptt_verify.load import load
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import REGISTRY
+from bptt_verify.properties import PROPERTIES
 from bptt_verify.report import Report, Row, overall
 from bptt_verify.tally import MOST_GIVEN_UP
 from bptt_verify.verify import verify
@@ -86,8 +87,11 @@ def merged(reports: Sequence[Report], seed: int) -> Report:
         for row in report.rows:
             old = rows.get(row.name, replace(row, cases=0))
             verdict = overall([old.verdict, row.verdict])
-            if "pass" in (old.verdict, row.verdict) and verdict == "inconclusive" and not too_many:
-                verdict = "pass"  # what one share could not tell, another could
+            # what one share could not tell, another could; but a property that the twin lacks in
+            # one case is in doubt in all
+            sharper = row.name not in PROPERTIES and not too_many
+            if sharper and verdict == "inconclusive" and "pass" in (old.verdict, row.verdict):
+                verdict = "pass"
             worst = row if row.error > old.error else old
             rows[row.name] = replace(
                 worst,

@@ -61,6 +61,17 @@ def test_shares_that_had_to_give_up_too_much_do_not_pass_together():
     assert merged([good, bad, bad], 0).verdict == "inconclusive"
 
 
+def test_a_property_in_doubt_in_one_share_is_in_doubt_in_all():
+    good = verify(PAIR, 20)
+    doubted = tuple(
+        replace(r, verdict="inconclusive", note="the twin is not so") if r.name == "strides" else r
+        for r in good.rows
+    )
+    assert "strides" in {row.name for row in good.rows}
+    for shares in ([good, replace(good, rows=doubted)], [replace(good, rows=doubted), good]):
+        assert merged(shares, 0).verdict == "inconclusive"
+
+
 def test_a_built_in_pair_passes_in_two_processes():
     from bptt_verify.pairs import REGISTRY
 
