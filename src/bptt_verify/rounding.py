@@ -156,7 +156,7 @@ class Rounding:
     def blur(
         self,
         x: Array,
-        terms: NDArray[np.float64] | None = None,
+        terms: NDArray[np.float64] | float = 1.0,
         exact: NDArray[np.bool_] | None = None,
     ) -> Array:
         """Each sample but the first, moved relatively by up to u times √terms; zeros stay.
@@ -170,21 +170,23 @@ class Rounding:
         if not np.isfinite(highest).all():
             highest = size.max(axis=1, initial=0, where=size < np.inf)
         np.maximum(self.peak, highest, out=self.peak)
-        noise = self._noise(rows.shape)
-        if terms is None:
-            out = noise * (self.magnified * self.u)
+        reach = self.magnified * self.u * np.sqrt(terms)
+        if np.ndim(reach) and (reach == reach[0]).all():
+            reach = reach[0]
+        # no case looks at another, so they may share the noise
+        noise = self._noise(rows.shape[1:])
+        if np.ndim(reach):
+            moved = noise * reach.reshape(self.cases, *(1,) * x.ndim)
         else:
-            reach = self.magnified * self.u * np.sqrt(terms)
-            out = noise * reach.reshape(self.cases, *(1,) * x.ndim)
+            moved = (noise * reach)[None]
         tiny = size < self.smallest / self.u
         if tiny.any():  # gradual underflow: the error there is absolute
             tiny &= size > 0
-            absolute = np.where(tiny.reshape(base.shape)[:, None], out, 0)
-        out += 1
-        out *= rows
+            absolute = np.where(tiny.reshape(base.shape)[:, None], moved, 0)
+        moved += 1
+        out: Array = np.multiply(moved, rows, out=moved if len(moved) == len(rows) else None)
         if tiny.any():
             out += absolute * (self.smallest / self.u)
-        out[:, 0] = base
         if exact is not None and exact.any():
             out[exact] = rows[exact]
         return out.reshape(x.shape)
@@ -243,16 +245,19 @@ class Rounding:
         return np.asarray(found & (size * terms * 2.0 ** (self.digits // 2) <= 2.0**self.digits))
 
     def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Uniform in ±1: bounded away from 0, two such could only cancel.
+        """Uniform in ±1, none in the first row: bounded away from 0, two such could only cancel.
 
         Read from a fixed sheet of random numbers at a random place: drawing them costs more than
         all the arithmetic.
         """
         n = math.prod(shape)
         if n >= SHEET.size // 4:
-            return self.rng.uniform(-1, 1, shape)
-        at = int(self.rng.integers(SHEET.size - n))
-        return SHEET[at : at + n].reshape(shape)
+            noise = self.rng.uniform(-1, 1, shape)
+        else:
+            at = int(self.rng.integers(SHEET.size - n))
+            noise = SHEET[at : at + n].reshape(shape).copy()
+        noise[0] = 0
+        return noise
 
     def _jaxpr(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: list[Array]) -> list[Array]:
         needed, last_use = _liveness(jaxpr)
@@ -337,9 +342,11 @@ class Rounding:
     ) -> Array:
         if out.dtype.kind != "f" or name in STEPPED:
             return self._decide(out, x)
+        if name in MOVED:
+            return out
         if name in FUNCTIONS:
-            terms = np.full(self.cases, 16.0)  # four times the noise
-        return out if name in MOVED else self.blur(out, terms, exact)
+            return self.blur(out, 16.0, exact)  # four times the noise
+        return self.blur(out, 1.0 if terms is None else terms, exact)
 
     def _margin(self, a: Array, b: Array) -> None:
         """A comparison is decided when its operands differ by more than their spread."""
@@ -444,7 +451,8 @@ def _scan(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     if not rows:
         shapes = [v.aval for v in p["jaxpr"].jaxpr.outvars[len(carry) :]]
         return [*carry, *(np.zeros((len(x[0]), 0, *a.shape), a.dtype) for a in shapes)]
-    return [*carry, *(np.stack(column, axis=1) for column in zip(*rows, strict=True))]
+    # one step after another in memory, as they will be read
+    return [*carry, *(np.stack(column).swapaxes(0, 1) for column in zip(*rows, strict=True))]
 
 
 def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
