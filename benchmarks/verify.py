@@ -43,7 +43,6 @@ def ours() -> dict[str, float]:
 
 def peer(name: str) -> dict[str, float]:
     import numpy as np
-    from hypothesis import Phase
 
     from bptt_verify import peers
     from bptt_verify.draw import Case, realise
@@ -52,7 +51,7 @@ def peer(name: str) -> dict[str, float]:
 
     warnings.simplefilter("ignore")
     pair, cases, dtype = REGISTRY["rnn"], list[Case](), np.dtype("float64")
-    draw_cases(pair, PEER_CASES[name] + 1, 0, cases.append, (Phase.generate,))
+    draw_cases(pair, PEER_CASES[name] + 1, 0, cases.append)
     start = 0.0
     for i, case in enumerate(cases):
         if i == 1:  # the first one warms up

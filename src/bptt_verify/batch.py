@@ -5,19 +5,22 @@ Reading the jaxpr costs the same for one case as for thirty, and tracing is paid
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
 
 import numpy as np
 
 from bptt_verify.draw import LARGEST, Case, Drawn, realise
-from bptt_verify.oracle import Answer, Oracle
+from bptt_verify.oracle import Answers, Oracle
 from bptt_verify.rounding import MixedError
 from bptt_verify.tolerance import multiplier
 
 SIDE_BY_SIDE = 64
 """Cases evaluated together; more would leave the processor's cache."""
+
+Ceiling = dict[str, int]
+"""Sizes to which all cases are padded."""
 
 TRIALS = 3
 """Cases on which a letter has to prove that its padding changes nothing; one at least for each
@@ -53,26 +56,28 @@ class Batches:
             self._neutral = found if together else set()
         return self._neutral
 
-    def answers(self, cases: Sequence[Case], drawn: Sequence[Drawn]) -> list[Answer | None]:
-        """An answer for each case; None where it has to be evaluated by itself."""
-        together: dict[str, list[int]] = {}
+    def together(
+        self, cases: Sequence[Case], drawn: Sequence[Drawn]
+    ) -> Iterator[tuple[list[int], Ceiling, Answers | None]]:
+        """Which cases stand side by side, at which sizes, and the answers.
+
+        None for cases that have to be evaluated one by one.
+        """
+        kinds: dict[str, list[int]] = {}
         for k, case in enumerate(cases):
             short = all(case.fills[name] in ("grid", "zeros") for name in self.oracle.pair.floats)
-            together.setdefault(f"{self._ceiling(case)} {case.options} {short}", []).append(k)
-        found: list[Answer | None] = [None] * len(cases)
-        for kind in together.values():
+            kinds.setdefault(f"{self._ceiling(case)} {case.options} {short}", []).append(k)
+        for kind in kinds.values():
             for start in range(0, len(kind), SIDE_BY_SIDE):
                 chosen = kind[start : start + SIDE_BY_SIDE]
+                ceiling = self._ceiling(cases[chosen[0]])
                 here, arrays = [cases[k] for k in chosen], [drawn[k] for k in chosen]
                 try:
-                    new = self.oracle.answers(here, arrays, self.dtype, self._ceiling(here[0]))
+                    yield chosen, ceiling, self.oracle.answers(here, arrays, self.dtype, ceiling)
                 except MixedError:
-                    continue
-                for k, answer in zip(chosen, new, strict=True):
-                    found[k] = answer
-        return found
+                    yield chosen, ceiling, None
 
-    def _ceiling(self, case: Case) -> dict[str, int]:
+    def _ceiling(self, case: Case) -> Ceiling:
         return {k: max(n, LARGEST) if k in self.neutral else n for k, n in case.sizes.items()}
 
     def _trials(self) -> list[Case]:
@@ -91,7 +96,8 @@ class Batches:
     def _unchanged(self, letters: set[str], case: Case, drawn: Drawn) -> bool:
         ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
         plain = self.oracle.answer(case, drawn, self.dtype)
-        (other,) = self.oracle.answers([case], [drawn], self.dtype, ceiling)
+        padded = self.oracle.answers([case], [drawn], self.dtype, ceiling)
+        other = padded.of(0, self.oracle.shapes, case.sizes)
         if (plain.undecided, plain.out_of_range) != (other.undecided, other.out_of_range):
             return False
         m = multiplier(self.dtype)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify.oracle import Expected
+from bptt_verify.padding import place
+from bptt_verify.shapes import Shape
 from bptt_verify.tolerance import multiplier
 from bptt_verify.tolerance import sharp as sharpness
 
@@ -62,6 +65,45 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
     problem = f"expected {value[at]:.9g} ± {tolerance[at]:.1e}, got {exact[at]:.9g}{where}"
     finite = bool(np.isfinite(exact[error > 1]).all())
     return Comparison(worst, problem, excusable=finite)
+
+
+def compare_padded(
+    got: Sequence[object],
+    expected: Expected,
+    shape: Shape,
+    sizes: Sequence[Mapping[str, int]],
+    ceiling: Mapping[str, int],
+    dtype: np.dtype[Any],
+) -> list[Comparison | None]:
+    """`compare` for several cases, expected side by side; None where there is more to say.
+
+    What the subject returned has the declared shape and dtype, or is `Wrong`.
+    """
+    arrays = [k for k, a in enumerate(got) if isinstance(a, np.ndarray)]
+    if not arrays:
+        return [None] * len(got)
+    value, sigma = (a[arrays] for a in expected) if len(arrays) < len(got) else expected
+    theirs = value.copy()  # beyond a case's own sizes there is nothing to compare
+    inside = np.zeros(value.shape, np.bool_)
+    own = [sizes[k] for k in arrays]
+    place(theirs, [np.asarray(got[k]) for k in arrays], shape, own, ceiling)
+    place(inside, [np.ones(shape.sized(size), np.bool_) for size in own], shape, own, ceiling)
+    error = np.where(inside, errors(theirs, Expected(value, sigma), dtype), 0)
+    worst = error.reshape(len(own), -1).max(axis=1, initial=0)
+    tolerance = multiplier(dtype) * sigma
+    sharp = inside & (tolerance <= sharpness(dtype) * np.abs(value)) & (value != 0)
+    moved = inside & (sigma != 0)
+    found: list[Comparison | None] = [None] * len(got)
+    for k, e, is_sharp, is_moved in zip(
+        arrays,
+        worst.tolist(),
+        sharp.reshape(len(own), -1).any(axis=1).tolist(),
+        moved.reshape(len(own), -1).any(axis=1).tolist(),
+        strict=True,
+    ):
+        if e <= 1:
+            found[k] = Comparison(e, "", is_sharp, not is_moved)
+    return found
 
 
 def errors(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArray[np.float64]:

@@ -12,10 +12,12 @@ an all-zero one only stands beside others.
 
 from __future__ import annotations
 
+import math
 import random
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -77,9 +79,9 @@ class Drawn:
 def cases(pair: Pair, largest: int = LARGEST) -> st.SearchStrategy[Case]:
     """Random cases of a pair.
 
-    The options, and how the arrays are filled, are read off one number, `mix`: drawing a choice for
-    each costs more than running the case, and Hypothesis would repeat its choices. A mix of 0 is
-    the first option and the plain filling, so that is what it shrinks to.
+    Two numbers make a case, since drawing each choice by itself costs more than running it. The
+    options, how the arrays are filled and the seed are read off the first; 0 is the first option
+    and the plain filling. The sizes are the digits of the second; 0 is all ones.
     """
     letters = pair.letters()
     kinds = {
@@ -92,9 +94,7 @@ def cases(pair: Pair, largest: int = LARGEST) -> st.SearchStrategy[Case]:
     cotangents = dict.fromkeys(names, COTANGENTS if len(names) == 1 else SPARE_COTANGENTS)
     plain = dict.fromkeys([*kinds, *names], "normal:0")
 
-    def fills(mix: int, rng: random.Random) -> dict[str, str]:
-        if mix == 0:
-            return plain
+    def fills(rng: random.Random) -> dict[str, str]:
         # every value on the grid: only then do sums meet a kink at exactly 0
         on_grid = rng.random() < 0.3 and "ties" not in pair.without
         found = {name: "grid" if on_grid else rng.choice(kinds[name]) for name in kinds}
@@ -103,25 +103,34 @@ def cases(pair: Pair, largest: int = LARGEST) -> st.SearchStrategy[Case]:
             found[rng.choice(names)] = "normal:0"
         return found
 
-    def build(numbers: tuple[Any, ...]) -> Case:
-        mix, seed, *sizes = numbers
+    def build(mix: int, digits: int) -> Case:
+        sizes = {}
+        for letter in letters:
+            digits, rest = divmod(digits, largest)
+            sizes[letter] = 1 + rest
+        if mix == 0:
+            return Case(sizes, {k: v[0] for k, v in pair.options.items()}, plain, 0)
         rng = random.Random(mix)
-        options = {k: rng.choice(v) if mix else v[0] for k, v in pair.options.items()}
-        return Case(dict(zip(letters, sizes, strict=True)), options, fills(mix, rng), seed)
+        options = {k: rng.choice(v) for k, v in pair.options.items()}
+        return Case(sizes, options, fills(rng), mix)
 
-    size, number = st.integers(1, largest), st.integers(0, 2**32 - 1)
-    return st.tuples(number, number, *[size] * len(letters)).map(build)
+    return st.builds(build, st.integers(0, 2**32 - 1), st.integers(0, largest ** len(letters) - 1))
 
 
 def plainer(pair: Pair, case: Case) -> Iterator[Case]:
-    """The case with one option the first one, one size smaller, or one array filled plainly."""
+    """The case with one option the first one, sizes smaller, or one array filled plainly.
+
+    Sizes go down one by one, and those that are equal together: being square may be the point.
+    """
     for name, values in pair.options.items():
         if case.options[name] != values[0]:
             yield replace(case, options={**case.options, name: values[0]})
-    for letter, n in case.sizes.items():
+    equal = [[k for k, m in case.sizes.items() if m == n] for n in set(case.sizes.values())]
+    for letters in [[k] for k in case.sizes] + [several for several in equal if len(several) > 1]:
+        n = case.sizes[letters[0]]
         for smaller in sorted({1, n // 2, n - 1}):
             if 0 < smaller < n:
-                yield replace(case, sizes={**case.sizes, letter: smaller})
+                yield replace(case, sizes={**case.sizes, **dict.fromkeys(letters, smaller)})
     for name, kind in case.fills.items():
         if kind != "normal:0":
             yield replace(case, fills={**case.fills, name: "normal:0"})
@@ -163,56 +172,61 @@ def parse(pair: Pair, text: str) -> Case:
 
 
 def realise(pair: Pair, case: Case, dtype: np.dtype[Any]) -> Drawn:
-    """The arrays of a case, each from a random stream of its own: shrinking one keeps the rest."""
+    """The arrays of a case."""
+    rng = np.random.default_rng(case.seed)
+    outputs = pair.outputs if pair.backward else {}
+    floats = {**pair.floats, **{f"d{name}": text for name, text in outputs.items()}}
+    shapes = {name: _shape(text) for name, text in floats.items()}
+    sizes = {name: shape.sized(case.sizes) for name, shape in shapes.items()}
+    counts = [math.prod(size) for size in sizes.values()]
+    # one draw for all: how one is filled then leaves the others as they are
+    normal = np.split(rng.standard_normal(sum(counts)), np.cumsum(counts)[:-1])
+    filled: dict[str, Array] = {}
+    for (name, size), values in zip(sizes.items(), normal, strict=True):
+        values = fill(case.fills[name], values.reshape(size), shapes[name].is_recurrent)
+        filled[name] = np.asarray(values, dtype)  # NumPy makes a scalar of a product without axes
     inputs: dict[str, Array] = {}
-    cotangents: dict[str, Array] = {}
-    for i, (name, spec) in enumerate(pair.inputs.items()):
-        rng = np.random.default_rng([case.seed, 0, i])
-        shape = Shape(spec if isinstance(spec, str) else spec.shape)
-        size = shape.sized(case.sizes)
+    for name, spec in pair.inputs.items():
+        size = _shape(spec if isinstance(spec, str) else spec.shape).sized(case.sizes)
         match spec:
             case Index():
                 low = -1 if spec.missing else 0
-                inputs[name] = rng.integers(low, Shape(spec.below).sized(case.sizes)[0], size)
+                inputs[name] = rng.integers(low, _shape(spec.below).sized(case.sizes)[0], size)
             case Mask():
                 inputs[name] = rng.random(size) < 0.7
             case Probability():
                 inputs[name] = _probabilities(rng, size, dtype)
             case _:
-                values = fill(case.fills[name], rng, size, shape.is_recurrent)
-                inputs[name] = np.array(values, dtype)
-    for i, (name, text) in enumerate(pair.outputs.items() if pair.backward else ()):
-        rng = np.random.default_rng([case.seed, 1, i])
-        size = Shape(text).sized(case.sizes)
-        cotangents[name] = np.array(fill(case.fills[f"d{name}"], rng, size, False), dtype)
-    return Drawn(inputs, cotangents)
+                inputs[name] = filled[name]
+    return Drawn(inputs, {name: filled[f"d{name}"] for name in outputs})
 
 
-def fill(
-    kind: str, rng: np.random.Generator, size: tuple[int, ...], recurrent: bool
-) -> NDArray[np.float64]:
-    """Values of the kind.
+_shape = cache(Shape)
+
+
+def fill(kind: str, normal: NDArray[np.float64], recurrent: bool) -> NDArray[np.float64]:
+    """Values of the kind, made of normal ones.
 
     "normal:e" is normal with standard deviation 10^e, a matrix that may carry a state divided by
     the root of its columns; "radius:r" is normal, scaled to spectral radius r; "grid" is multiples
     of 1/2 from -1 to 1; "single" is normal in one entry and zero elsewhere; "zeros" is zero.
     """
     name, parameter = _filling(kind)
-    normal = rng.standard_normal(size)
     if name == "zeros":
-        return np.zeros(size)
+        return np.zeros_like(normal)
     if name == "grid":
-        return rng.integers(-2, 3, size) / 2
-    if name == "single":
-        kept = np.zeros(size)
-        kept.flat[rng.integers(kept.size)] = normal.flat[0]
-        return kept
+        return np.clip(np.rint(2 * normal), -2, 2) / 2
+    if name == "single":  # any place has the largest as soon as another
+        return np.where(
+            np.arange(normal.size) == np.abs(normal).argmax(), normal.ravel(), 0
+        ).reshape(normal.shape)
+    columns = normal.shape[-1] if normal.ndim else 1
     if name == "radius":
-        block = normal.reshape(-1, size[-1], size[-1])
+        block = normal.reshape(-1, columns, columns)
         radius = np.abs(np.linalg.eigvals(block)).max(axis=-1)
-        return (block * (parameter / radius)[:, None, None]).reshape(size)
+        return (block * (parameter / radius)[:, None, None]).reshape(normal.shape)
     scale = 10.0**parameter
-    return normal * (scale / np.sqrt(size[-1]) if recurrent else scale)
+    return normal * (scale / np.sqrt(columns) if recurrent else scale)
 
 
 def _filling(text: str) -> tuple[str, float]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bptt_verify import draw, local, properties, subject
 from bptt_verify.batch import Batches
-from bptt_verify.compare import Comparison, compare
+from bptt_verify.compare import Comparison, compare, compare_padded
 from bptt_verify.draw import Case, Drawn
-from bptt_verify.oracle import Answer, Oracle
+from bptt_verify.oracle import Answer, Answers, Oracle
 from bptt_verify.pair import Pair
 from bptt_verify.subject import Ran
 from bptt_verify.tolerance import multiplier
@@ -26,7 +27,9 @@ XLA = "twin run by XLA"
 STEPS = "each step by itself"
 
 
-CONFIRMED = 64
+FINE = Comparison(0.0, "")
+
+CONFIRMED = 512
 """Of so many cases that pass side by side, one is judged by itself as well."""
 
 
@@ -65,22 +68,55 @@ class Judge:
         self.properties = properties.of(pair)
         self._passed: dict[str, int] = {}
 
-    def all(self, cases: Sequence[Case]) -> Iterator[Rows | None]:
-        """`one` for many cases, padded to one shape; what does not pass so is judged alone."""
+    def all(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Rows | None]]:
+        """`one` for many cases, in an order that suits; what does not pass so is judged alone."""
         drawn = [self.drawn(case) for case in cases]
-        for case, arrays, answer in zip(
-            cases, drawn, self.batches.answers(cases, drawn), strict=True
-        ):
-            rows = None
-            if answer is not None and not answer.undecided and not answer.out_of_range:
-                rows = self._held(answer, self.run(self.pair, case, arrays, self.dtype))
-            passed = rows is not None and all(c.ok for c in rows.values())
-            late = rows is not None and subject.TIME in rows
-            # no verdict rests on padding alone: the first of each options, and some more
-            kind = str(case.options)
-            self._passed[kind] = self._passed.get(kind, -1) + passed
-            confirm = passed and self._passed[kind] % CONFIRMED == 0
-            yield rows if late or (passed and not confirm) else self.one(case)
+        for chosen, ceiling, answers in self.batches.together(cases, drawn):
+            if answers is None:
+                yield from ((cases[k], self.one(cases[k])) for k in chosen)
+                continue
+            ran = []
+            for k in chosen:
+                ran.append(self.run(self.pair, cases[k], drawn[k], self.dtype))
+                if subject.TIME in ran[-1].problems:
+                    yield cases[k], _problems(ran[-1])
+            sizes = [cases[k].sizes for k in chosen]
+            for k, found in enumerate(self.side_by_side(answers, ran, sizes, ceiling)):
+                if subject.TIME not in ran[k].problems:
+                    case = cases[chosen[k]]
+                    confirm = found is not None and self._to_be_confirmed(case)
+                    yield case, self.one(case) if found is None or confirm else found
+
+    def side_by_side(
+        self,
+        answers: Answers,
+        ran: Sequence[Ran],
+        sizes: Sequence[Mapping[str, int]],
+        ceiling: Mapping[str, int],
+    ) -> list[Rows | None]:
+        """What was found in each of these cases; None for one that does not pass so."""
+        passed = ~(answers.out_of_range | answers.undecided & unbounded(answers))
+        passed &= [not one.problems for one in ran]
+        found: list[Rows] = [
+            {subject.UNCHANGED: FINE, subject.AGAIN: FINE} for _ in range(len(ran))
+        ]
+        for name in self.compared():
+            got = [one.arrays.get(name) for one in ran]
+            rows = compare_padded(
+                got, answers.quantities[name], self.oracle.shapes[name], sizes, ceiling, self.dtype
+            )
+            for k, row in enumerate(rows):
+                if row is None:
+                    passed[k] = False
+                else:
+                    found[k][name] = row
+        return [rows if fine else None for rows, fine in zip(found, passed.tolist(), strict=True)]
+
+    def _to_be_confirmed(self, case: Case) -> bool:
+        """No verdict rests on padding alone: the first of each options, and some more."""
+        kind = str(case.options)
+        self._passed[kind] = self._passed.get(kind, -1) + 1
+        return self._passed[kind] % CONFIRMED == 0
 
     def one(self, case: Case, names: Collection[str] = ()) -> Rows | None:
         """Compare everything in one case, and check these properties.
@@ -164,12 +200,29 @@ class Judge:
         """The arrays of a case."""
         return draw.realise(self.pair, case, self.dtype)
 
+    def compared(self) -> list[str]:
+        """The quantities on which the twin has an opinion."""
+        return [name for name in self.pair.quantities() if name not in self.oracle.unread_taps]
+
     def _held(self, answer: Answer, ran: Ran) -> Rows:
         """What the subject returned against what the twin says, row by row."""
         found = {
             name: compare(ran.arrays[name], answer.quantities[name], self.dtype)
-            for name in self.pair.quantities()
-            if name in ran.arrays and name not in self.oracle.unread_taps
+            for name in self.compared()
+            if name in ran.arrays
         }
-        found[subject.UNCHANGED] = found[subject.AGAIN] = Comparison(0.0, "")
-        return found | {row: Comparison(np.inf, text) for row, text in ran.problems.items()}
+        return {**found, subject.UNCHANGED: FINE, subject.AGAIN: FINE, **_problems(ran)}
+
+
+def unbounded(answers: Answers) -> NDArray[np.bool_]:
+    """The cases in which some entry has no band at all."""
+    return np.logical_or.reduce(
+        [
+            np.isinf(sigma).reshape(len(sigma), -1).any(axis=1)
+            for _, sigma in answers.quantities.values()
+        ]
+    )
+
+
+def _problems(ran: Ran) -> Rows:
+    return {row: Comparison(np.inf, text) for row, text in ran.problems.items()}

@@ -47,6 +47,25 @@ class Answer(NamedTuple):
     """A value on the way is larger than the dtype under test can hold."""
 
 
+class Answers(NamedTuple):
+    """Those of several cases, padded to one shape; the first axis of everything counts them."""
+
+    quantities: dict[str, Expected]
+    undecided: NDArray[np.bool_]
+    out_of_range: NDArray[np.bool_]
+
+    def of(self, k: int, shapes: Mapping[str, Shape], sizes: Mapping[str, int]) -> Answer:
+        """The answer of the k-th case, which has these sizes."""
+        return Answer(
+            {
+                name: Expected(*(cropped(a[k], shapes[name], sizes) for a in both))
+                for name, both in self.quantities.items()
+            },
+            bool(self.undecided[k]),
+            bool(self.out_of_range[k]),
+        )
+
+
 class Oracle:
     """The twin of one pair, traced once for each shape.
 
@@ -58,6 +77,7 @@ class Oracle:
     def __init__(self, pair: Pair, margin: float) -> None:
         self.pair = pair
         self.margin = margin
+        self.shapes = {name: Shape(text) for name, text in pair.shapes().items()}
         self._traced: dict[str, ClosedJaxpr] = {}
         self.unread_taps = set(pair.taps)
         """Taps that the twin does not add to anything, so that it has no opinion on them."""
@@ -74,8 +94,8 @@ class Oracle:
 
         Raises `ValueError` when the twin raises or returns something else than the pair declares.
         """
-        (answer,) = self.answers([case], [drawn], dtype, case.sizes, twin=twin)
-        return answer
+        answers = self.answers([case], [drawn], dtype, case.sizes, twin=twin)
+        return answers.of(0, self.shapes, case.sizes)
 
     def forward_jaxpr(self, case: Case, drawn: Drawn) -> ClosedJaxpr:
         """The twin alone, of `{**inputs, **taps}` in the order of their names, outputs likewise."""
@@ -98,7 +118,7 @@ class Oracle:
         ceiling: Mapping[str, int],
         *,
         twin: Twin | None = None,
-    ) -> list[Answer]:
+    ) -> Answers:
         """The same for several cases side by side, each padded with zeros to the ceiling sizes.
 
         With `twin`, a changed copy answers in its place.
@@ -130,21 +150,13 @@ class Oracle:
                 exactly.run(closed, leaves)
                 undecided |= exactly.undecided
             rounding = noisy(follow=short)
-            found = dict(zip(self._names(), rounding.run(closed, leaves), strict=True))
+            found = rounding.run(closed, leaves)
             undecided |= rounding.undecided
-        out_of_range = rounding.peak > largest(dtype)
-        shapes = {name: Shape(text) for name, text in self.pair.shapes().items()}
-        return [
-            Answer(
-                {
-                    name: Expected(*(cropped(a[k], shapes[name], case.sizes) for a in both))
-                    for name, both in found.items()
-                },
-                bool(undecided[k]),
-                bool(out_of_range[k]),
-            )
-            for k, case in enumerate(cases)
-        ]
+        return Answers(
+            {name: Expected(*both) for name, both in zip(self._names(), found, strict=True)},
+            undecided,
+            rounding.peak > largest(dtype),
+        )
 
     def run_by_xla(self, case: Case, drawn: Drawn) -> dict[str, Array]:
         """The same quantities in float64, compiled and run by XLA."""

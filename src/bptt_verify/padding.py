@@ -34,15 +34,25 @@ def padded(
     dtype = arrays[0].dtype
     kind = dtype if dtype.kind in "iub" else np.dtype(np.float64)
     out = np.zeros((len(arrays), *shape.sized(ceiling)), kind)
+    place(out, arrays, shape, sizes, ceiling)
+    return out
+
+
+def place(
+    out: Array,
+    arrays: Sequence[Array],
+    shape: Shape,
+    sizes: Sequence[Mapping[str, int]],
+    ceiling: Mapping[str, int],
+) -> None:
+    """Write the arrays, each of its own sizes, into one of the ceiling's."""
     if shape.plain:
         for k, (a, size) in enumerate(zip(arrays, sizes, strict=True)):
-            out[(slice(k, k + 1), *_corner(shape, size))] = a
-        return out
-    blocks = _blocks(out, shape, ceiling)
+            out[k, ...][_corner(shape, size)] = a
+        return
+    blocks = out.reshape(len(out), *_block_shape(shape, ceiling))  # "4H" is two axes, 4 and H
     for k, (a, size) in enumerate(zip(arrays, sizes, strict=True)):
-        corner = (slice(k, k + 1), *_corner(shape, size))
-        blocks[corner] = a.reshape(_block_shape(shape, size))
-    return out
+        blocks[k, ...][_corner(shape, size)] = a.reshape(_block_shape(shape, size))
 
 
 def cropped(array: Array, shape: Shape, sizes: Mapping[str, int]) -> Array:
@@ -56,11 +66,6 @@ def cropped(array: Array, shape: Shape, sizes: Mapping[str, int]) -> Array:
     }
     blocks = array.reshape(_block_shape(shape, ceiling))
     return blocks[_corner(shape, sizes)].reshape(shape.sized(sizes))
-
-
-def _blocks(out: Array, shape: Shape, ceiling: Mapping[str, int]) -> Array:
-    """A view in which "4H" is two axes, 4 and H."""
-    return out.reshape(len(out), *_block_shape(shape, ceiling))
 
 
 def _block_shape(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:

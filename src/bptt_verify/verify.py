@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from shlex import quote
@@ -14,32 +14,33 @@ from typing import Any
 import hypothesis
 import numpy as np
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis.errors import Flaky
+from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from bptt_verify import draw, subject
 from bptt_verify import isolate as isolated
-from bptt_verify.compare import Comparison, errors
+from bptt_verify.compare import errors
 from bptt_verify.definition import Entry, vote
 from bptt_verify.draw import Case
 from bptt_verify.guard import LIMIT, LONGEST, Guard
-from bptt_verify.judge import STEPS, XLA, Failed, Judge, Run, first_failed
+from bptt_verify.judge import FINE, STEPS, XLA, Failed, Judge, Run
 from bptt_verify.localise import diagnose
 from bptt_verify.pair import Pair
 from bptt_verify.report import Failure, Report, versions
 from bptt_verify.tally import Tally
 from bptt_verify.tolerance import DTYPES
 
-AT_ONCE = 2048
+AT_ONCE = 8192
 """Cases drawn before they are judged together."""
 
-EACH_PROPERTY = 6
+EXAMPLE = 16
+"""Cases in one example of Hypothesis, whose own cost is that of many draws."""
+
+EACH_PROPERTY = 3
 """Cases in which each property is checked, if so many say something about it."""
 
 AT_A_TIME = 3
 """Properties checked in one case: they take turns, so that each meets different cases."""
-
-FINE = Comparison(0.0, "")
 
 LONG = 64
 """Steps of the one long case, which is held against the twin step by step."""
@@ -97,7 +98,7 @@ def verify(
         failed = tally.failed
         shrinkable = explain and case is None
         if failed is not None and shrinkable and failed.row not in (subject.TIME, STEPS, XLA):
-            failed = _shrink(judge, failed, cases - (long is not None), seed)
+            failed = _shrink(judge, failed)
         failure = _failure(judge, failed, isolate, explain) if failed else None
     rows = tally.rows(judge.oracle.unread_taps)
     return Report(
@@ -121,7 +122,7 @@ def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
     turns = [name for _ in range(EACH_PROPERTY) for name in judge.properties]
 
     def judge_waiting() -> None:
-        for case, found in zip(waiting, judge.all(waiting), strict=True):
+        for case, found in judge.all(waiting):
             if found is not None and all(c.ok for c in found.values()):
                 now = turns[:AT_A_TIME]
                 said = judge.check(case, dict.fromkeys(now))
@@ -138,7 +139,7 @@ def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
         if len(waiting) == AT_ONCE and not tally.over_time:
             judge_waiting()
 
-    draw_cases(judge.pair, cases, seed, wait, (Phase.generate,))
+    draw_cases(judge.pair, cases, seed, wait)
     judge_waiting()
 
 
@@ -159,63 +160,43 @@ def _judge_closer(judge: Judge, tally: Tally, long: Case | None) -> None:
         tally.record(case, judge.steps(case))
 
 
-class _DisagreementError(Exception):
-    """Tells Hypothesis that a case fails."""
+def draw_cases(pair: Pair, cases: int, seed: int, take: Callable[[Case], None]) -> None:
+    """Give so many random cases to `take`."""
+    left, last = cases, None
+
+    def run(example: tuple[Case, ...]) -> None:
+        nonlocal left, last
+        for case in example:
+            if left and case != last:  # the simplest example is one case many times
+                take(case)
+                left, last = left - 1, case
+
+    while left:
+        hypothesis.seed(f"{seed} {left}")(
+            settings(
+                max_examples=-(-left // EXAMPLE) + 1,
+                phases=(Phase.generate,),
+                database=None,
+                deadline=None,
+                derandomize=False,
+                print_blob=False,
+                suppress_health_check=list(HealthCheck),
+                verbosity=Verbosity.quiet,
+                backend="hypothesis",
+            )(given(st.tuples(*[draw.cases(pair)] * EXAMPLE))(run))
+        )()
 
 
-def draw_cases(
-    pair: Pair, cases: int, seed: int, check: Callable[[Case], None], phases: tuple[Phase, ...]
-) -> None:
-    """Give so many random cases to `check`, which raises for those that are to be shrunk."""
-
-    @hypothesis.seed(seed)
-    @settings(
-        max_examples=cases,
-        phases=phases,
-        database=None,
-        deadline=None,
-        derandomize=False,
-        print_blob=False,
-        report_multiple_bugs=False,
-        suppress_health_check=list(HealthCheck),
-        verbosity=Verbosity.quiet,
-        backend="hypothesis",
-    )
-    @given(draw.cases(pair))
-    def run(case: Case) -> None:
-        check(case)
-
-    run()
-
-
-def _shrink(judge: Judge, failed: Failed, cases: int, seed: int) -> Failed:
-    """The smallest case in which the same row fails. Hypothesis draws it again and shrinks."""
-    smallest = failed
+def _shrink(judge: Judge, failed: Failed) -> Failed:
+    """A case in which the same row fails, and in no plainer one."""
     end = time.monotonic() + SHRINKING
-    reached = False
-
-    def check(case: Case) -> None:
-        nonlocal smallest, reached
-        reached = reached or case == failed.case  # all cases before the failing one pass
-        if not reached or time.monotonic() > end:
-            return
+    plainer = draw.plainer(judge.pair, failed.case)
+    while time.monotonic() < end and (case := next(plainer, None)):
         found = judge.one(case, (failed.row,)) or {}
         if failed.row in found and not found[failed.row].ok:
-            smallest = first_failed(case, found) or failed
-            raise _DisagreementError
-
-    # Hypothesis ends with the smallest failing case; or, for a subject that does not fail the
-    # same way again, with Flaky, and then the last failure has to do
-    with suppress(_DisagreementError, Flaky):
-        draw_cases(judge.pair, cases, seed, check, (Phase.generate, Phase.shrink))
-    reached = True  # also where Hypothesis did not come across the case again
-    plainer = draw.plainer(judge.pair, smallest.case)
-    while case := next(plainer, None):
-        try:
-            check(case)
-        except _DisagreementError:
-            plainer = draw.plainer(judge.pair, smallest.case)
-    return smallest
+            failed = Failed(case, failed.row, found[failed.row].problem)
+            plainer = draw.plainer(judge.pair, case)
+    return failed
 
 
 def _failure(judge: Judge, failed: Failed, isolate: bool, explain: bool) -> Failure:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import Phase, given
+from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
@@ -24,8 +24,14 @@ F64 = np.dtype(np.float64)
 
 def drawn_cases(pair, count, seed=0):
     cases = []
-    draw_cases(pair, count, seed, cases.append, (Phase.generate,))
+    draw_cases(pair, count, seed, cases.append)
     return cases
+
+
+def answered(judge, cases, drawn):
+    for chosen, _, answers in judge.batches.together(cases, drawn):
+        for j, k in enumerate(chosen):
+            yield cases[k], drawn[k], answers.of(j, judge.oracle.shapes, cases[k].sizes)
 
 
 @given(st.data(), st.sampled_from(["T B H", "4H D", "2 H", "", "B 3H T", "H"]))
@@ -72,7 +78,7 @@ def test_answers_side_by_side_are_those_alone(name):
     cases = drawn_cases(judge.pair, 60)
     drawn = [judge.drawn(case) for case in cases]
     ratios = []
-    for case, arrays, answer in zip(cases, drawn, judge.batches.answers(cases, drawn), strict=True):
+    for case, arrays, answer in answered(judge, cases, drawn):
         alone = judge.oracle.answer(case, arrays, F64)
         assert answer.out_of_range == alone.out_of_range
         for quantity, (value, sigma) in alone.quantities.items():
@@ -106,8 +112,9 @@ def test_cases_that_take_different_branches_are_judged_alone():
     )
     judge = Judge(pair, F64)
     cases = drawn_cases(pair, 60)
-    assert None in judge.batches.answers(cases, [judge.drawn(case) for case in cases])
-    rows = [found for found in judge.all(cases) if found]
+    together = judge.batches.together(cases, [judge.drawn(case) for case in cases])
+    assert any(answers is None for _, _, answers in together)
+    rows = [found for _, found in judge.all(cases) if found]
     assert len(rows) > 40
     assert all(c.ok for found in rows for c in found.values())
 
@@ -115,7 +122,7 @@ def test_cases_that_take_different_branches_are_judged_alone():
 def test_a_mistake_is_found_side_by_side_too():
     wrong = replace(DENSE, backward=lambda kept, d: {**backward(kept, d), "x": d["y"] @ kept[1]})
     judge = Judge(wrong, F64)
-    failing = [found for found in judge.all(drawn_cases(wrong, 40)) if found]
+    failing = [found for _, found in judge.all(drawn_cases(wrong, 40)) if found]
     assert sum(not found["dx"].ok for found in failing) > 20
 
 
@@ -143,4 +150,4 @@ def test_no_verdict_rests_on_padding_alone():
     judge = Judge(pair, F64)
     assert "N" not in judge.batches.neutral
     judge.batches._neutral = {"N", "H"}  # were it so, the case judged by itself would tell
-    assert any(found and not found["y"].ok for found in judge.all(drawn_cases(pair, 40)))
+    assert any(found and not found["y"].ok for _, found in judge.all(drawn_cases(pair, 40)))

@@ -100,7 +100,7 @@ def test_relu_meets_its_kink_exactly():
     ],
 )
 def test_fillings(kind, check):
-    assert check(draw.fill(kind, np.random.default_rng(0), (6, 6), True))
+    assert check(draw.fill(kind, np.random.default_rng(0).standard_normal((6, 6)), True))
 
 
 @pytest.mark.parametrize(
