@@ -5,6 +5,7 @@ Reading the jaxpr costs the same for one case as for thirty, and tracing is paid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.draw import LARGEST, Case, Drawn, realise
-from bptt_verify.oracle import Answers, Oracle
+from bptt_verify.oracle import Answer, Answers, Oracle
 from bptt_verify.rounding import MixedError
 from bptt_verify.tolerance import multiplier
 
@@ -77,8 +78,17 @@ class Batches:
                 except MixedError:
                     yield chosen, ceiling, None
 
+    def answer(self, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Answer:
+        """The oracle's answer for one case, padded: so many shapes share one trace."""
+        answers = self.oracle.answers([case], [drawn], dtype, self._ceiling(case))
+        return answers.of(0, self.oracle.shapes, case.sizes)
+
     def _ceiling(self, case: Case) -> Ceiling:
-        return {k: max(n, LARGEST) if k in self.neutral else n for k, n in case.sizes.items()}
+        """A multiple of the largest size drawn, in letters whose padding changes nothing."""
+        return {
+            k: math.ceil(n / LARGEST) * LARGEST if k in self.neutral else n
+            for k, n in case.sizes.items()
+        }
 
     def _trials(self) -> list[Case]:
         pair, rng = self.oracle.pair, np.random.default_rng(0)

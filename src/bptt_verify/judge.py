@@ -14,6 +14,7 @@ from bptt_verify.compare import Comparison, compare, compare_padded
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Answers, Oracle
 from bptt_verify.pair import Pair
+from bptt_verify.properties.trial import Ask
 from bptt_verify.subject import Ran
 from bptt_verify.tolerance import multiplier
 
@@ -67,9 +68,10 @@ class Judge:
         self.batches = Batches(self.oracle, dtype)
         self.properties = properties.of(pair)
         self._passed: dict[str, int] = {}
+        self._failed = set[str]()
 
     def all(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Rows | None]]:
-        """`one` for many cases, in an order that suits; what does not pass so is judged alone."""
+        """`one` for many cases, in an order that suits."""
         drawn = [self.drawn(case) for case in cases]
         for chosen, ceiling, answers in self.batches.together(cases, drawn):
             if answers is None:
@@ -82,10 +84,13 @@ class Judge:
                     yield cases[k], _problems(ran[-1])
             sizes = [cases[k].sizes for k in chosen]
             for k, found in enumerate(self.side_by_side(answers, ran, sizes, ceiling)):
-                if subject.TIME not in ran[k].problems:
-                    case = cases[chosen[k]]
-                    confirm = found is not None and self._to_be_confirmed(case)
-                    yield case, self.one(case) if found is None or confirm else found
+                if subject.TIME in ran[k].problems:
+                    continue
+                case = cases[chosen[k]]
+                if found is None:
+                    answer = answers.of(k, self.oracle.shapes, sizes[k])
+                    found = self._verdict(answer, ran[k])
+                yield case, self._confirmed(case, found)
 
     def side_by_side(
         self,
@@ -112,11 +117,26 @@ class Judge:
                     found[k][name] = row
         return [rows if fine else None for rows, fine in zip(found, passed.tolist(), strict=True)]
 
-    def _to_be_confirmed(self, case: Case) -> bool:
-        """No verdict rests on padding alone: the first of each options, and some more."""
-        kind = str(case.options)
-        self._passed[kind] = self._passed.get(kind, -1) + 1
-        return self._passed[kind] % CONFIRMED == 0
+    def _confirmed(self, case: Case, found: Rows | None) -> Rows | None:
+        """The same; judged by itself if it has to be, since no verdict rests on padding alone.
+
+        Every row that fails is seen to fail in a case by itself; of the cases that pass the first
+        of each options is judged by itself, and some more.
+        """
+        if found is None:
+            return None
+        wrong = _wrong(found)
+        if wrong:
+            confirmed = wrong <= self._failed
+        else:
+            before = self._passed.get(kind := str(case.options), 0)
+            self._passed[kind] = before + 1
+            confirmed = before % CONFIRMED > 0
+        if confirmed:
+            return found
+        alone = self.one(case)
+        self._failed |= _wrong(alone or {})
+        return alone
 
     def one(self, case: Case, names: Collection[str] = ()) -> Rows | None:
         """Compare everything in one case, and check these properties.
@@ -125,29 +145,39 @@ class Judge:
         """
         drawn = self.drawn(case)
         answer = self.oracle.answer(case, drawn, self.dtype)
+        found = self._verdict(answer, self.run(self.pair, case, drawn, self.dtype))
+        return found if found is None or _wrong(found) else {**found, **self.check(case, names)}
+
+    def _verdict(self, answer: Answer, ran: Ran) -> Rows | None:
+        """What the subject returned against the answer; None when no verdict is possible."""
         if answer.out_of_range:
             return None
-        ran = self.run(self.pair, case, drawn, self.dtype)
         if answer.undecided and any(np.isinf(e.sigma).any() for e in answer.quantities.values()):
             return None  # no band at all
         found = self._held(answer, ran)
-        wrong = [c for c in found.values() if not c.ok]
+        wrong = [found[name] for name in _wrong(found)]
         if answer.undecided and wrong and not ran.problems and all(c.excusable for c in wrong):
             return None
-        return found if wrong else {**found, **self.check(case, names)}
+        return found
 
     def check(self, case: Case, names: Collection[str]) -> Rows:
         """These properties in one case, those about which it says something."""
         chosen = [name for name in names if name in self.properties]
         if not chosen:
             return {}
-        trial = properties.Trial(
-            self.pair, case, self.drawn(case), self.dtype, self.oracle, self.run
-        )
-        found = properties.check(trial, chosen)
-        shared = self._of_the_twin(case, [name for name, c in found.items() if not c.ok])
+        found = self._properties(case, chosen, self.batches.answer)
+        wrong = _wrong(found)
+        if wrong:  # again, without padding
+            found = {k: c for k, c in found.items() if k not in wrong}
+            found |= self._properties(case, wrong, self.oracle.answer)
+        shared = self._of_the_twin(case, [name for name in chosen if name in _wrong(found)])
         # how sharp the bands are is a question of the quantities' own rows
         return {k: shared.get(k, c._replace(sharp=True)) for k, c in found.items()}
+
+    def _properties(self, case: Case, names: Collection[str], answer: Ask) -> Rows:
+        drawn = self.drawn(case)
+        trial = properties.Trial(self.pair, case, drawn, self.dtype, self.oracle, self.run, answer)
+        return properties.check(trial, [name for name in self.properties if name in names])
 
     def _of_the_twin(self, case: Case, names: Collection[str]) -> Rows:
         """Those of these properties that the twin itself does not have, in float64."""
@@ -158,10 +188,10 @@ class Judge:
             return Ran({name: value for name, (value, _) in answer.quantities.items()}, {})
 
         drawn = draw.realise(self.pair, case, double)
-        trial = properties.Trial(self.pair, case, drawn, double, self.oracle, twin)
-        lacking = (
-            [n for n, c in properties.check(trial, names).items() if not c.ok] if names else []
+        trial = properties.Trial(
+            self.pair, case, drawn, double, self.oracle, twin, self.oracle.answer
         )
+        lacking = _wrong(properties.check(trial, names)) if names else set()
         return {
             name: Comparison(
                 0.0, "", doubt=f"the twin is not so either: if it need not be, without={{{name!r}}}"
@@ -222,6 +252,10 @@ def unbounded(answers: Answers) -> NDArray[np.bool_]:
             for _, sigma in answers.quantities.values()
         ]
     )
+
+
+def _wrong(found: Rows) -> set[str]:
+    return {name for name, c in found.items() if not c.ok}
 
 
 def _problems(ran: Ran) -> Rows:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 
-from bptt_verify import Index, Mask, Odd, Pair, draw, properties, verify
+from bptt_verify import Index, Mask, Odd, Pair, draw, properties, subject, verify
 from bptt_verify.oracle import Oracle
 from bptt_verify.pairs import REGISTRY, model_pair, rnn_pair
 from bptt_verify.properties import PROPERTIES, Trial, check
@@ -31,7 +31,9 @@ def trial(pair, case, dtype="float64", oracle=None):
     if isinstance(case, str):
         case = draw.parse(pair, case)
     oracle = oracle or Oracle(pair, multiplier(kind))
-    return Trial(pair, case, draw.realise(pair, case, kind), kind, oracle)
+    return Trial(
+        pair, case, draw.realise(pair, case, kind), kind, oracle, subject.run, oracle.answer
+    )
 
 
 def fails(pair, name, dtype="float64", cases=60):

@@ -24,6 +24,8 @@ Array = NDArray[Any]
 Arrays = dict[str, Array]
 Found = Iterator[tuple[str, Comparison]]
 """What a property yields: a quantity, and how it compares."""
+Ask = Callable[[Case, Drawn, np.dtype[Any]], Answer]
+"""How the oracle is asked."""
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -152,7 +154,8 @@ class Trial:
     drawn: Drawn
     dtype: np.dtype[Any]
     oracle: Oracle
-    subject: Callable[[Pair, Case, Drawn, np.dtype[Any]], subject.Ran] = subject.run
+    subject: Callable[[Pair, Case, Drawn, np.dtype[Any]], subject.Ran]
+    ask: Ask
 
     def run(
         self, inputs: Arrays, cotangents: Arrays, sizes: Mapping[str, int] | None = None
@@ -197,7 +200,7 @@ class Trial:
         self, inputs: Arrays, cotangents: Arrays, sizes: Mapping[str, int] | None = None
     ) -> Answer:
         """What the oracle says at these arrays."""
-        return self.oracle.answer(self._at(sizes), Drawn(inputs, cotangents), self.dtype)
+        return self.ask(self._at(sizes), Drawn(inputs, cotangents), self.dtype)
 
     def bands(
         self, inputs: Arrays, cotangents: Arrays, sizes: Mapping[str, int] | None = None
