@@ -91,17 +91,23 @@ class Batches:
         }
 
     def _trials(self) -> list[Case]:
-        pair, rng = self.oracle.pair, np.random.default_rng(0)
+        pair = self.oracle.pair
         every = list(product(*pair.options.values()))
-        return [
-            Case(
-                sizes={letter: int(rng.integers(1, 6)) for letter in pair.letters()},
-                options=dict(zip(pair.options, every[i % len(every)], strict=True)),
-                fills=dict.fromkeys([*pair.floats, *(f"d{k}" for k in pair.outputs)], "normal:0"),
-                seed=i,
+        found = []
+        for i in range(max(TRIALS, len(every))):
+            chosen = i % len(every)
+            rng = np.random.default_rng(chosen)  # the same sizes again: they have been traced
+            found.append(
+                Case(
+                    sizes={letter: int(rng.integers(1, 6)) for letter in pair.letters()},
+                    options=dict(zip(pair.options, every[chosen], strict=True)),
+                    fills=dict.fromkeys(
+                        [*pair.floats, *(f"d{k}" for k in pair.outputs)], "normal:0"
+                    ),
+                    seed=i,
+                )
             )
-            for i in range(max(TRIALS, len(every)))
-        ]
+        return found
 
     def _unchanged(self, letters: set[str], case: Case, drawn: Drawn) -> bool:
         ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
