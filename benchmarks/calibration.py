@@ -77,7 +77,7 @@ def campaign(arguments: argparse.Namespace) -> None:
         drawn = [judge.drawn(case) for case in cases]
         for chosen, ceiling, answers in judge.batches.together(cases, drawn):
             assert answers is not None  # no built-in twin branches
-            ran = [judge.run(pair, cases[k], drawn[k], dtype) for k in chosen]
+            ran = [judge.run(pair, cases[k], drawn[k], dtype, again=False) for k in chosen]
             sizes = [cases[k].sizes for k in chosen]
             judged = judge.side_by_side(answers, ran, sizes, ceiling)
             for j, (k, found) in enumerate(zip(chosen, judged, strict=True)):

@@ -28,7 +28,15 @@ from bptt_verify.pair import Pair
 from bptt_verify.subject import ALIVE, TIME, Ran
 
 
-def run(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard) -> Ran:
+def run(
+    pair: Pair,
+    case: Case,
+    drawn: Drawn,
+    dtype: np.dtype[Any],
+    guard: Guard,
+    *,
+    again: bool = True,
+) -> Ran:
     """As `subject.run`, in a forked process, which is killed when it does not answer in time."""
     reader, writer = multiprocessing.Pipe(duplex=False)
     flush()  # or the child would have it in its buffers too
@@ -37,7 +45,7 @@ def run(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard
             warnings.simplefilter("ignore")  # JAX's, and Python's, of forks beside threads
             child = os.fork()
             if child == 0:
-                _answer(writer, pair, case, drawn, dtype, guard)
+                _answer(writer, pair, case, drawn, dtype, guard, again=again)
         try:
             late = not reader.poll(guard.patience)
             answer = b"" if late else reader.recv_bytes()
@@ -54,13 +62,13 @@ def run(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard
     return Ran({}, {ALIVE: f"the process ended: {crash}"})
 
 
-def _answer(writer: Connection, *arguments: Any) -> None:
+def _answer(writer: Connection, *arguments: Any, again: bool) -> None:
     """What the child does. It never returns."""
     try:
         os.setsid()  # what it starts is killed with it, and Ctrl-C is for the parent
         faulthandler.disable()  # a crash is a row, not a traceback for each case
         gc.freeze()  # nothing of JAX's is to be freed here, where its threads are missing
-        writer.send_bytes(_pack(subject.run(*arguments)))
+        writer.send_bytes(_pack(subject.run(*arguments, again=again)))
     finally:
         os._exit(0)
 
@@ -81,13 +89,13 @@ def _pack(ran: Ran) -> bytes:
         for name, a in ran.arrays.items()
     }
     arrays = [a.tobytes() for a in ran.arrays.values() if not isinstance(a, Wrong)]
-    head = json.dumps([about, ran.problems])
+    head = json.dumps([about, ran.problems, ran.again])
     return b"".join([head.encode(), b"\n", *arrays])
 
 
 def _unpack(data: bytes) -> Ran:
     head, _, rest = data.partition(b"\n")
-    about, problems = json.loads(head)
+    about, problems, again = json.loads(head)
     arrays: dict[str, Any] = {}
     for name, kind in about.items():
         if isinstance(kind, str):
@@ -97,4 +105,4 @@ def _unpack(data: bytes) -> Ran:
         size = dtype.itemsize * int(np.prod(shape))
         arrays[name] = np.frombuffer(rest[:size], dtype).reshape(shape)
         rest = rest[size:]
-    return Ran(arrays, problems)
+    return Ran(arrays, problems, again)

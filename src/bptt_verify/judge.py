@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +15,8 @@ from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Answers, Oracle
 from bptt_verify.pair import Pair
 from bptt_verify.properties.trial import Ask
-from bptt_verify.subject import Ran
+from bptt_verify.subject import Ran, Run
 from bptt_verify.tolerance import multiplier
-
-Run = Callable[[Pair, Case, Drawn, np.dtype[Any]], Ran]
-"""How the subject is run: here, or under a guard, or in a process of its own."""
 
 Rows = dict[str, Comparison]
 """What was found in a case, by the row of the report that says it."""
@@ -29,6 +26,9 @@ STEPS = "each step by itself"
 
 
 FINE = Comparison(0.0, "")
+
+TWICE = 256
+"""Cases in which the subject is called twice; after so many, in one of eight."""
 
 CONFIRMED = 512
 """Of so many cases that pass side by side, one is judged by itself as well."""
@@ -69,6 +69,7 @@ class Judge:
         self.properties = properties.of(pair)
         self._passed: dict[str, int] = {}
         self._failed = set[str]()
+        self._ran = 0
 
     def all(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Rows | None]]:
         """`one` for many cases, in an order that suits."""
@@ -79,7 +80,9 @@ class Judge:
                 continue
             ran = []
             for k in chosen:
-                ran.append(self.run(self.pair, cases[k], drawn[k], self.dtype))
+                self._ran += 1
+                again = self._ran <= TWICE or self._ran % 8 == 0
+                ran.append(self.run(self.pair, cases[k], drawn[k], self.dtype, again=again))
                 if subject.TIME in ran[-1].problems:
                     yield cases[k], _problems(ran[-1])
             sizes = [cases[k].sizes for k in chosen]
@@ -102,9 +105,7 @@ class Judge:
         """What was found in each of these cases; None for one that does not pass so."""
         passed = ~(answers.out_of_range | answers.undecided & unbounded(answers))
         passed &= [not one.problems for one in ran]
-        found: list[Rows] = [
-            {subject.UNCHANGED: FINE, subject.AGAIN: FINE} for _ in range(len(ran))
-        ]
+        found = [_calls(one) for one in ran]
         for name in self.compared():
             got = [one.arrays.get(name) for one in ran]
             rows = compare_padded(
@@ -183,7 +184,9 @@ class Judge:
         """Those of these properties that the twin itself does not have, in float64."""
         double = np.dtype(np.float64)
 
-        def twin(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Ran:
+        def twin(
+            pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], *, again: bool = True
+        ) -> Ran:
             answer = self.oracle.answer(case, drawn, double)
             return Ran({name: value for name, (value, _) in answer.quantities.items()}, {})
 
@@ -241,7 +244,7 @@ class Judge:
             for name in self.compared()
             if name in ran.arrays
         }
-        return {**found, subject.UNCHANGED: FINE, subject.AGAIN: FINE, **_problems(ran)}
+        return {**found, **_calls(ran), **_problems(ran)}
 
 
 def unbounded(answers: Answers) -> NDArray[np.bool_]:
@@ -256,6 +259,11 @@ def unbounded(answers: Answers) -> NDArray[np.bool_]:
 
 def _wrong(found: Rows) -> set[str]:
     return {name for name, c in found.items() if not c.ok}
+
+
+def _calls(ran: Ran) -> Rows:
+    """What calling the subject showed, if there was no problem."""
+    return {subject.UNCHANGED: FINE} | ({subject.AGAIN: FINE} if ran.again else {})
 
 
 def _problems(ran: Ran) -> Rows:

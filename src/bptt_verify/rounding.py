@@ -132,7 +132,8 @@ class Rounding:
         if x.dtype.kind != "f":
             return np.zeros((self.cases, *x.shape[1:]))
         base = samples[:, :1]
-        distance = np.abs(samples[:, 1:] - base)
+        distance = samples[:, 1:] - base
+        np.abs(distance, out=distance)
         largest = distance.max(axis=1)
         if not np.isfinite(largest).all():
             distance[samples[:, 1:] == base] = 0  # infinities too
@@ -158,10 +159,12 @@ class Rounding:
         x: Array,
         terms: NDArray[np.float64] | float = 1.0,
         exact: NDArray[np.bool_] | None = None,
+        *,
+        fresh: bool = False,
     ) -> Array:
         """Each sample but the first, moved relatively by up to u times √terms; zeros stay.
 
-        So do the cases that are exact.
+        So do the cases that are exact. A fresh array, which nobody else holds, is overwritten.
         """
         rows = self.apart(x)
         base = rows[:, 0]
@@ -179,16 +182,19 @@ class Rounding:
             moved = noise * reach.reshape(self.cases, *(1,) * x.ndim)
         else:
             moved = (noise * reach)[None]
-        tiny = size < self.smallest / self.u
-        if tiny.any():  # gradual underflow: the error there is absolute
-            tiny &= size > 0
-            absolute = np.where(tiny.reshape(base.shape)[:, None], moved, 0)
+        tiny = (size < self.smallest / self.u) & (size > 0)
+        some = tiny.any()
+        if some:  # gradual underflow: the error there is absolute
+            tiny = tiny.reshape(base.shape)
+            absolute = np.moveaxis(np.broadcast_to(moved, rows.shape), 1, -1)[tiny]
         moved += 1
-        out: Array = np.multiply(moved, rows, out=moved if len(moved) == len(rows) else None)
-        if tiny.any():
-            out += absolute * (self.smallest / self.u)
-        if exact is not None and exact.any():
-            out[exact] = rows[exact]
+        kept = rows[exact] if exact is not None and exact.any() else None
+        into = rows if fresh else moved if len(moved) == len(rows) else None
+        out: Array = np.multiply(moved, rows, out=into)
+        if some:
+            np.moveaxis(out, 1, -1)[tiny] += absolute * (self.smallest / self.u)
+        if kept is not None:
+            out[exact] = kept
         return out.reshape(x.shape)
 
     def note_sums(self, body: Jaxpr, n: int, m: int, length: int) -> None:
@@ -345,8 +351,8 @@ class Rounding:
         if name in MOVED:
             return out
         if name in FUNCTIONS:
-            return self.blur(out, 16.0, exact)  # four times the noise
-        return self.blur(out, 1.0 if terms is None else terms, exact)
+            return self.blur(out, 16.0, exact, fresh=True)  # four times the noise
+        return self.blur(out, 1.0 if terms is None else terms, exact, fresh=True)
 
     def _margin(self, a: Array, b: Array) -> None:
         """A comparison is decided when its operands differ by more than their spread."""
@@ -440,19 +446,19 @@ def _scan(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     consts, carry, xs = x[:n], x[n:m], x[m:]
     steps = range(p["length"])
     r.note_sums(p["jaxpr"].jaxpr, n, m, p["length"])
-    rows: list[list[Array]] = []
+    stacked: list[Array] = []
     for t in reversed(steps) if p["reverse"] else steps:
         now = [a[:, t] for a in xs]
         out = r._jaxpr(p["jaxpr"].jaxpr, p["jaxpr"].consts, [*consts, *carry, *now])
-        carry = out[: len(carry)]
-        rows.append(out[len(carry) :])
-    if p["reverse"]:
-        rows.reverse()
-    if not rows:
+        carry, rows = out[: len(carry)], out[len(carry) :]
+        # one step after another in memory, as they will be read
+        stacked = stacked or [np.empty((len(steps), *a.shape), a.dtype) for a in rows]
+        for whole, a in zip(stacked, rows, strict=True):
+            whole[t] = a
+    if not steps:
         shapes = [v.aval for v in p["jaxpr"].jaxpr.outvars[len(carry) :]]
-        return [*carry, *(np.zeros((len(x[0]), 0, *a.shape), a.dtype) for a in shapes)]
-    # one step after another in memory, as they will be read
-    return [*carry, *(np.stack(column).swapaxes(0, 1) for column in zip(*rows, strict=True))]
+        stacked = [np.zeros((0, len(x[0]), *a.shape), a.dtype) for a in shapes]
+    return [*carry, *(whole.swapaxes(0, 1) for whole in stacked)]
 
 
 def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:

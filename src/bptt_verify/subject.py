@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -33,10 +33,27 @@ class Ran(NamedTuple):
     arrays: dict[str, Any]
     """Arrays as declared, each a copy; for anything else a `Wrong` that says what it is."""
     problems: dict[str, str]
+    again: bool = True
+    """Whether a second call had to give the same."""
+
+
+class Run(Protocol):
+    """How the subject is run: here, or under a guard, or in a process of its own."""
+
+    def __call__(
+        self, pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], *, again: bool = True
+    ) -> Ran:
+        """Run forward and backward, and unless told otherwise once more."""
 
 
 def run(
-    pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard | None = None
+    pair: Pair,
+    case: Case,
+    drawn: Drawn,
+    dtype: np.dtype[Any],
+    guard: Guard | None = None,
+    *,
+    again: bool = True,
 ) -> Ran:
     """Run forward and backward on copies; see that these are left alone and a rerun is the same.
 
@@ -44,11 +61,11 @@ def run(
     KeyboardInterrupt is taken for the user's.
     """
     with guard.case() if guard else nullcontext():
-        ran = _twice(pair, case, drawn, dtype, guard)
+        ran = (_twice if again else _once)(pair, case, drawn, dtype, guard)
     # of what the second call changed: the first may have imported a module that does
     if guard and guard.changed:
         ran.problems[STATE] = f"changed {', '.join(guard.changed)}"
-    return ran
+    return ran._replace(again=again)
 
 
 def _twice(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Guard | None) -> Ran:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,10 +24,11 @@ from bptt_verify.compare import errors
 from bptt_verify.definition import Entry, vote
 from bptt_verify.draw import Case
 from bptt_verify.guard import LIMIT, LONGEST, Guard
-from bptt_verify.judge import FINE, STEPS, XLA, Failed, Judge, Run
+from bptt_verify.judge import FINE, STEPS, XLA, Failed, Judge
 from bptt_verify.localise import diagnose
 from bptt_verify.pair import Pair
 from bptt_verify.report import Failure, Report, versions
+from bptt_verify.subject import Run
 from bptt_verify.tally import Tally
 from bptt_verify.tolerance import DTYPES
 
@@ -122,17 +124,23 @@ def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
     turns = [name for _ in range(EACH_PROPERTY) for name in judge.properties]
 
     def judge_waiting() -> None:
+        passed = []
         for case, found in judge.all(waiting):
-            if found is not None and all(c.ok for c in found.values()):
-                now = turns[:AT_A_TIME]
-                said = judge.check(case, dict.fromkeys(now))
-                # those about which the case says nothing come again
-                turns[:] = turns[AT_A_TIME:] + [name for name in now if name not in said]
-                found |= said
             tally.add(case, found)
             if tally.over_time:
                 break
+            if found is not None and all(c.ok for c in found.values()):
+                passed.append(case)
         waiting.clear()
+        random.Random(seed).shuffle(passed)  # those judged side by side are alike
+        for case in passed:
+            now = turns[:AT_A_TIME]
+            if not now or tally.over_time:
+                break
+            said = judge.check(case, dict.fromkeys(now))
+            # those about which the case says nothing come again
+            turns[:] = turns[AT_A_TIME:] + [name for name in now if name not in said]
+            tally.record(case, said)
 
     def wait(case: Case) -> None:
         waiting.append(case)

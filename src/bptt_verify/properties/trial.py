@@ -154,7 +154,7 @@ class Trial:
     drawn: Drawn
     dtype: np.dtype[Any]
     oracle: Oracle
-    subject: Callable[[Pair, Case, Drawn, np.dtype[Any]], subject.Ran]
+    subject: subject.Run
     ask: Ask
 
     def run(
@@ -178,7 +178,7 @@ class Trial:
         or gradients that are not finite.
         """
         case = self._at(sizes)
-        ran = self.subject(self.pair, case, Drawn(inputs, cotangents), self.dtype)
+        ran = self.subject(self.pair, case, Drawn(inputs, cotangents), self.dtype, again=False)
         for row, problem in ran.problems.items():
             if row not in (subject.UNCHANGED, subject.AGAIN):
                 return f"{row} {problem}"
