@@ -14,23 +14,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from bptt_verify.adapters import from_torch, to_torch
-from bptt_verify.draw import Case
+from bptt_verify.draw import Case, several
 from bptt_verify.judge import Judge
 from bptt_verify.oracle import Answer
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import REGISTRY, rnn_pair
 from bptt_verify.report import versions
 from bptt_verify.tolerance import multiplier
-from bptt_verify.verify import draw_cases
 from manual_bptt._files import replacing
 
 BIN = 0.05
@@ -107,14 +107,11 @@ def campaign(arguments: argparse.Namespace) -> None:
             save(arguments, worst, bands, alarms, given_up, time.perf_counter() - start)
 
 
-def rounds(pair: Pair, cases: int, seed: int) -> Any:
-    """The cases in portions, each drawn with a seed of its own."""
-    portion = 8192
-    for i in range(math.ceil(cases / portion)):
-        found: list[Case] = []
-        count = min(portion, cases - i * portion)
-        draw_cases(pair, count, seed * 1_000_003 + i, found.append)
-        yield found
+def rounds(pair: Pair, cases: int, seed: int) -> Iterator[list[Case]]:
+    """The cases in portions."""
+    drawn = several(pair, cases, seed)
+    while portion := list(islice(drawn, 8192)):
+        yield portion
 
 
 def save(

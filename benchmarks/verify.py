@@ -45,13 +45,12 @@ def peer(name: str) -> dict[str, float]:
     import numpy as np
 
     from bptt_verify import peers
-    from bptt_verify.draw import Case, realise
+    from bptt_verify.draw import realise, several
     from bptt_verify.pairs import REGISTRY
-    from bptt_verify.verify import draw_cases
 
     warnings.simplefilter("ignore")
-    pair, cases, dtype = REGISTRY["rnn"], list[Case](), np.dtype("float64")
-    draw_cases(pair, PEER_CASES[name] + 1, 0, cases.append)
+    pair, dtype = REGISTRY["rnn"], np.dtype("float64")
+    cases = several(pair, PEER_CASES[name] + 1, 0)
     start = 0.0
     for i, case in enumerate(cases):
         if i == 1:  # the first one warms up

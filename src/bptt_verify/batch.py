@@ -109,16 +109,19 @@ class Batches:
             )
         return found
 
-    def _unchanged(self, letters: set[str], case: Case, drawn: Drawn) -> bool:
-        ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
+    def confirms(self, case: Case, drawn: Drawn, padded: Answer) -> bool:
+        """Whether the oracle says the same without padding, as far as both know."""
         plain = self.oracle.answer(case, drawn, self.dtype)
-        padded = self.oracle.answers([case], [drawn], self.dtype, ceiling)
-        other = padded.of(0, self.oracle.shapes, case.sizes)
-        if (plain.undecided, plain.out_of_range) != (other.undecided, other.out_of_range):
+        if (plain.undecided, plain.out_of_range) != (padded.undecided, padded.out_of_range):
             return False
         m = multiplier(self.dtype)
         with np.errstate(invalid="ignore"):
             return all(
                 bool((np.abs(a.value - b.value) <= m * (a.sigma + b.sigma)).all())
-                for a, b in zip(plain.quantities.values(), other.quantities.values(), strict=True)
+                for a, b in zip(plain.quantities.values(), padded.quantities.values(), strict=True)
             )
+
+    def _unchanged(self, letters: set[str], case: Case, drawn: Drawn) -> bool:
+        ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
+        padded = self.oracle.answers([case], [drawn], self.dtype, ceiling)
+        return self.confirms(case, drawn, padded.of(0, self.oracle.shapes, case.sizes))

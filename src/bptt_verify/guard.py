@@ -165,7 +165,7 @@ _JAX = ("jax_enable_x64", "jax_debug_nans", "jax_disable_jit", "jax_numpy_dtype_
 def _state() -> dict[str, Any]:
     """Process-wide state, by what a report calls it.
 
-    Not the global random numbers: Hypothesis keeps them itself.
+    Not the global random numbers, which are put back once, at the end of a run.
     """
     try:
         folder = os.getcwd()

@@ -26,9 +26,13 @@ STEPS = "each step by itself"
 
 
 FINE = Comparison(0.0, "")
+"""No error at all."""
 
 TWICE = 256
 """Cases in which the subject is called twice; after so many, in one of eight."""
+
+MOST_OVER_TIME = 3
+"""After so many cases that passed the time limit no more are run."""
 
 CONFIRMED = 512
 """Of so many cases that pass side by side, one is judged by itself as well."""
@@ -70,6 +74,7 @@ class Judge:
         self._passed: dict[str, int] = {}
         self._failed = set[str]()
         self._ran = 0
+        self._late = 0
 
     def all(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Rows | None]]:
         """`one` for many cases, in an order that suits."""
@@ -78,22 +83,29 @@ class Judge:
             if answers is None:
                 yield from ((cases[k], self.one(cases[k])) for k in chosen)
                 continue
-            ran = []
-            for k in chosen:
-                self._ran += 1
-                again = self._ran <= TWICE or self._ran % 8 == 0
-                ran.append(self.run(self.pair, cases[k], drawn[k], self.dtype, again=again))
-                if subject.TIME in ran[-1].problems:
-                    yield cases[k], _problems(ran[-1])
+            ran = [self._run_next(cases[k], drawn[k]) for k in chosen]
             sizes = [cases[k].sizes for k in chosen]
-            for k, found in enumerate(self.side_by_side(answers, ran, sizes, ceiling)):
-                if subject.TIME in ran[k].problems:
+            judged = self.side_by_side(answers, [one or Ran({}, {}) for one in ran], sizes, ceiling)
+            for j, (k, one, found) in enumerate(zip(chosen, ran, judged, strict=True)):
+                if one is None:
                     continue
-                case = cases[chosen[k]]
                 if found is None:
-                    answer = answers.of(k, self.oracle.shapes, sizes[k])
-                    found = self._verdict(answer, ran[k])
-                yield case, self._confirmed(case, found)
+                    found = self._verdict(answers.of(j, self.oracle.shapes, sizes[j]), one)
+                if self._to_be_confirmed(cases[k], found):
+                    answer = self.oracle.answer(cases[k], drawn[k], self.dtype)
+                    found = self._verdict(answer, one)
+                    self._failed |= _wrong(found or {})
+                yield cases[k], found
+
+    def _run_next(self, case: Case, drawn: Drawn) -> Ran | None:
+        """The subject; None once it passed its time limit too often."""
+        if self._late >= MOST_OVER_TIME:
+            return None
+        self._ran += 1
+        again = self._ran <= TWICE or self._ran % 8 == 0
+        ran = self.run(self.pair, case, drawn, self.dtype, again=again)
+        self._late += subject.TIME in ran.problems
+        return ran
 
     def side_by_side(
         self,
@@ -118,26 +130,19 @@ class Judge:
                     found[k][name] = row
         return [rows if fine else None for rows, fine in zip(found, passed.tolist(), strict=True)]
 
-    def _confirmed(self, case: Case, found: Rows | None) -> Rows | None:
-        """The same; judged by itself if it has to be, since no verdict rests on padding alone.
+    def _to_be_confirmed(self, case: Case, found: Rows | None) -> bool:
+        """Whether to ask the oracle again, without padding.
 
-        Every row that fails is seen to fail in a case by itself; of the cases that pass the first
-        of each options is judged by itself, and some more.
+        Every row that fails does so in a case by itself; of the cases that pass the first of each
+        options are judged by themselves, and some more; so is what would be given up.
         """
         if found is None:
-            return None
-        wrong = _wrong(found)
-        if wrong:
-            confirmed = wrong <= self._failed
-        else:
-            before = self._passed.get(kind := str(case.options), 0)
-            self._passed[kind] = before + 1
-            confirmed = before % CONFIRMED > 0
-        if confirmed:
-            return found
-        alone = self.one(case)
-        self._failed |= _wrong(alone or {})
-        return alone
+            return True
+        if wrong := _wrong(found):
+            return not wrong <= self._failed
+        before = self._passed.get(kind := str(case.options), 0)
+        self._passed[kind] = before + 1
+        return before % CONFIRMED == 0
 
     def one(self, case: Case, names: Collection[str] = ()) -> Rows | None:
         """Compare everything in one case, and check these properties.
@@ -166,18 +171,22 @@ class Judge:
         chosen = [name for name in names if name in self.properties]
         if not chosen:
             return {}
-        found = self._properties(case, chosen, self.batches.answer)
-        wrong = _wrong(found)
-        if wrong:  # again, without padding
-            found = {k: c for k, c in found.items() if k not in wrong}
-            found |= self._properties(case, wrong, self.oracle.answer)
+        asked: list[tuple[Case, Drawn, Answer]] = []
+
+        def padded(case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Answer:
+            asked.append((case, drawn, self.batches.answer(case, drawn, dtype)))
+            return asked[-1][2]
+
+        found = self._properties(case, chosen, padded)
+        if _wrong(found) and not all(self.batches.confirms(*one) for one in asked):
+            found = self._properties(case, chosen, self.oracle.answer)
         shared = self._of_the_twin(case, [name for name in chosen if name in _wrong(found)])
         # how sharp the bands are is a question of the quantities' own rows
         return {k: shared.get(k, c._replace(sharp=True)) for k, c in found.items()}
 
-    def _properties(self, case: Case, names: Collection[str], answer: Ask) -> Rows:
+    def _properties(self, case: Case, names: Collection[str], ask: Ask) -> Rows:
         drawn = self.drawn(case)
-        trial = properties.Trial(self.pair, case, drawn, self.dtype, self.oracle, self.run, answer)
+        trial = properties.Trial(self.pair, case, drawn, self.dtype, self.oracle, self.run, ask)
         return properties.check(trial, [name for name in self.properties if name in names])
 
     def _of_the_twin(self, case: Case, names: Collection[str]) -> Rows:
@@ -262,7 +271,7 @@ def _wrong(found: Rows) -> set[str]:
 
 
 def _calls(ran: Ran) -> Rows:
-    """What calling the subject showed, if there was no problem."""
+    """What calling the subject shows where there is no problem."""
     return {subject.UNCHANGED: FINE} | ({subject.AGAIN: FINE} if ran.again else {})
 
 

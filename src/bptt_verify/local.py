@@ -8,7 +8,8 @@ What remains of a disagreement is made in that step, in that term.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -34,8 +35,8 @@ def check(
 ) -> dict[str, Comparison]:
     """Every tap and gradient the subject returned, given all the taps and states it returned.
 
-    Empty where the pair has no taps, the twin does not merely add them, or the subject's values are
-    not finite numbers of the right shape.
+    Empty where the pair has no taps, the twin does not merely add them or adds one in several
+    places, or the subject's values are not finite numbers of the right shape.
     """
     pair = oracle.pair
     used = [name for name in pair.taps if name not in oracle.unread_taps]
@@ -51,26 +52,43 @@ def check(
     closed = oracle.forward_jaxpr(case, drawn)
     names = sorted([*pair.outputs, *pair.probes])
 
-    def twin(inputs: dict[str, Any]) -> dict[str, Any]:
+    def cut_up(cut: Cut, inputs: dict[str, Any]) -> dict[str, Any]:
         x = {k: v + saved[k] if k in used else v for k, v in inputs.items()}
         names_in = sorted(x)
         marks: list[Mark] = [
             ("tap", k) if k in used else ("state", k) if k in before else None for k in names_in
         ]
-        out, _ = _evaluate(closed, [x[k] for k in names_in], marks, before)
+        out, _ = _evaluate(closed, [x[k] for k in names_in], marks, before, cut)
         return dict(zip(names, out, strict=True))
 
     try:
-        answer = oracle.answer(case, drawn, dtype, twin=twin)
+        answer = oracle.answer(case, drawn, dtype, twin=partial(cut_up, _cut))
     except NotLocalError:
         return {}
     if answer.undecided or answer.out_of_range:
         return {}
     gradients = [f"d{name}" for name in pair.differentiable]
-    return {
+    found = {
         name: compare(arrays[name], answer.quantities[name], dtype) for name in [*used, *gradients]
     }
+    wrong = not all(c.ok for c in found.values())
+    inputs = oracle.inputs(case, drawn)
+    return {} if wrong and _added_twice(partial(cut_up, _count), inputs, used) else found
 
+
+def _added_twice(
+    twin: Callable[[dict[str, Any]], dict[str, Any]], inputs: dict[str, Any], taps: Sequence[str]
+) -> bool:
+    """Whether an entry of a tap is added in several places: then δ is no step's own, but a sum."""
+    with jax.enable_x64(True):
+        given = {k: inputs[k] for k in taps}
+        outputs, vjp = jax.vjp(lambda given: twin({**inputs, **given}), given)
+        (counts,) = vjp(jax.tree.map(jnp.zeros_like, outputs))
+    return any(bool((np.asarray(count) > 1).any()) for count in counts.values())
+
+
+Cut = Callable[[Any, Any], Any]
+"""What is done with a value and the tap that is added to it."""
 
 Mark = tuple[str, str] | None
 """What a value is besides a number: a tap (moved about), or a state before its first step."""
@@ -85,11 +103,21 @@ def _cut(x: Any, tap: Any) -> Any:
 _cut.defvjp(lambda x, tap: (x, tap), lambda tap, cotangent: (tap, cotangent))
 
 
+@jax.custom_vjp
+def _count(x: Any, tap: Any) -> Any:
+    """x itself; what goes to the tap is 1, so that it counts the places where it is added."""
+    return x
+
+
+_count.defvjp(lambda x, _: (x, None), lambda _, cotangent: (cotangent, jnp.ones_like(cotangent)))
+
+
 def _evaluate(
     closed: ClosedJaxpr,
     arguments: Sequence[Any],
     marks: Sequence[Mark],
     before: Mapping[str, NDArray[np.float64]],
+    cut: Cut,
 ) -> tuple[list[Any], list[Mark]]:
     jaxpr = closed.jaxpr
     values: dict[Var, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
@@ -108,9 +136,9 @@ def _evaluate(
         taps = [i for i, a in enumerate(m) if a and a[0] == "tap"]
         new: list[Mark] = [None] * len(eqn.outvars)
         if name in INLINED:
-            results, new = _evaluate(eqn.params[INLINED[name]], x, m, before)
+            results, new = _evaluate(eqn.params[INLINED[name]], x, m, before, cut)
         elif name == "scan" and any(m):
-            results = _scan(eqn, x, m, before)
+            results = _scan(eqn, x, m, before, cut)
         elif not taps:
             results = bind(eqn, *x)
         elif name in MOVES:
@@ -119,7 +147,7 @@ def _evaluate(
             results, new = [x[0] + x[1] - lax.stop_gradient(x[1])], [m[0]]
         elif name in ("add", "add_any"):
             value, tap = x[1 - taps[0]], x[taps[0]]
-            results = [_cut(value, jnp.broadcast_to(tap, jnp.shape(value)))]
+            results = [cut(value, jnp.broadcast_to(tap, jnp.shape(value)))]
         else:
             raise NotLocalError(name)
         values.update(zip(eqn.outvars, results, strict=True))
@@ -128,7 +156,11 @@ def _evaluate(
 
 
 def _scan(
-    eqn: Any, x: list[Any], marks: list[Mark], before: Mapping[str, NDArray[np.float64]]
+    eqn: Any,
+    x: list[Any],
+    marks: list[Mark],
+    before: Mapping[str, NDArray[np.float64]],
+    cut: Cut,
 ) -> list[Any]:
     p = eqn.params
     n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
@@ -149,7 +181,7 @@ def _scan(
         carry = [
             c + lax.stop_gradient(states[k] - c) if k in states else c for k, c in enumerate(carry)
         ]
-        out, after = _evaluate(p["jaxpr"], [*x[:n], *carry, *rows], inside, before)
+        out, after = _evaluate(p["jaxpr"], [*x[:n], *carry, *rows], inside, before, cut)
         if any(after):
             raise NotLocalError("a tap leaves the scan")
         return out[: m - n], out[m - n :]

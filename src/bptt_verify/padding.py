@@ -2,8 +2,7 @@
 
 Most letters allow it: zero features, zero units, sequences with no cotangent change nothing. A
 letter that is averaged over, or that a softmax runs along, does not. Which letters do is found by
-trial (`bptt_verify.batch`), and what then disagrees is judged again by itself: padding can only
-save time.
+trial (`bptt_verify.batch`), and a row that then fails has to fail by itself too.
 """
 
 from __future__ import annotations

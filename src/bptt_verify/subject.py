@@ -63,7 +63,7 @@ def run(
     with guard.case() if guard else nullcontext():
         ran = (_twice if again else _once)(pair, case, drawn, dtype, guard)
     # of what the second call changed: the first may have imported a module that does
-    if guard and guard.changed:
+    if again and guard and guard.changed:
         ran.problems[STATE] = f"changed {', '.join(guard.changed)}"
     return ran._replace(again=again)
 

@@ -8,16 +8,13 @@ from math import prod
 from bptt_verify import subject
 from bptt_verify.compare import Comparison
 from bptt_verify.draw import Case
-from bptt_verify.judge import Failed, Rows, first_failed
+from bptt_verify.judge import MOST_OVER_TIME, Failed, Rows, first_failed
 from bptt_verify.pair import Pair
 from bptt_verify.properties import PROPERTIES
 from bptt_verify.report import Row, Verdict
 
 MOST_GIVEN_UP = 0.2
 """When more than this part of the cases had to be given up, nothing is said to pass."""
-
-MOST_OVER_TIME = 3
-"""After so many cases that passed the time limit no more are run."""
 
 
 class Tally:
@@ -55,8 +52,11 @@ class Tally:
         if self.progress:
             self.progress(self.seen)
 
-    def record(self, case: Case, found: Rows) -> None:
-        """Keep the worst comparison of each row; it is sharp once any was, exact while all are."""
+    def record(self, case: Case, found: Rows, at: int | None = None) -> None:
+        """Keep the worst comparison of each row; it is sharp once any was, exact while all are.
+
+        The case is the `at`-th, or the last one added.
+        """
         for name, new in found.items():
             old = self._worst.get(name, new)
             worst = new if new.error > old.error else old
@@ -66,7 +66,7 @@ class Tally:
             self._cases[name] = self._cases.get(name, 0) + 1
         failed = first_failed(case, found)
         if failed and self.failed is None:
-            self.failed, self.failed_at = failed, self.seen
+            self.failed, self.failed_at = failed, at or self.seen
         elif failed and self.failed and self._tells_more(failed, self.failed):
             self.failed = failed
 

@@ -9,13 +9,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from shlex import quote
 from typing import Any
 
-import hypothesis
 import numpy as np
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings
-from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 
 from bptt_verify import draw, subject
@@ -34,9 +32,6 @@ from bptt_verify.tolerance import DTYPES
 
 AT_ONCE = 8192
 """Cases drawn before they are judged together."""
-
-EXAMPLE = 16
-"""Cases in one example of Hypothesis, whose own cost is that of many draws."""
 
 EACH_PROPERTY = 3
 """Cases in which each property is checked, if so many say something about it."""
@@ -120,35 +115,25 @@ def verify(
 
 def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
     """Draw so many cases and judge them, many at once."""
-    waiting: list[Case] = []
+    drawn = draw.several(judge.pair, cases, seed)
     turns = [name for _ in range(EACH_PROPERTY) for name in judge.properties]
-
-    def judge_waiting() -> None:
+    while not tally.over_time and (waiting := list(islice(drawn, AT_ONCE))):
         passed = []
         for case, found in judge.all(waiting):
             tally.add(case, found)
-            if tally.over_time:
-                break
             if found is not None and all(c.ok for c in found.values()):
-                passed.append(case)
-        waiting.clear()
+                passed.append((case, tally.seen))
         random.Random(seed).shuffle(passed)  # those judged side by side are alike
-        for case in passed:
-            now = turns[:AT_A_TIME]
+        for case, at in passed:
+            now = list(dict.fromkeys(turns))[:AT_A_TIME]
             if not now or tally.over_time:
                 break
-            said = judge.check(case, dict.fromkeys(now))
+            said = judge.check(case, now)
             # those about which the case says nothing come again
-            turns[:] = turns[AT_A_TIME:] + [name for name in now if name not in said]
-            tally.record(case, said)
-
-    def wait(case: Case) -> None:
-        waiting.append(case)
-        if len(waiting) == AT_ONCE and not tally.over_time:
-            judge_waiting()
-
-    draw_cases(judge.pair, cases, seed, wait)
-    judge_waiting()
+            for name in now:
+                turns.remove(name)
+            turns += [name for name in now if name not in said]
+            tally.record(case, said, at)
 
 
 def _long_case(pair: Pair) -> Case | None:
@@ -168,35 +153,8 @@ def _judge_closer(judge: Judge, tally: Tally, long: Case | None) -> None:
         tally.record(case, judge.steps(case))
 
 
-def draw_cases(pair: Pair, cases: int, seed: int, take: Callable[[Case], None]) -> None:
-    """Give so many random cases to `take`."""
-    left, last = cases, None
-
-    def run(example: tuple[Case, ...]) -> None:
-        nonlocal left, last
-        for case in example:
-            if left and case != last:  # the simplest example is one case many times
-                take(case)
-                left, last = left - 1, case
-
-    while left:
-        hypothesis.seed(f"{seed} {left}")(
-            settings(
-                max_examples=-(-left // EXAMPLE) + 1,
-                phases=(Phase.generate,),
-                database=None,
-                deadline=None,
-                derandomize=False,
-                print_blob=False,
-                suppress_health_check=list(HealthCheck),
-                verbosity=Verbosity.quiet,
-                backend="hypothesis",
-            )(given(st.tuples(*[draw.cases(pair)] * EXAMPLE))(run))
-        )()
-
-
 def _shrink(judge: Judge, failed: Failed) -> Failed:
-    """A case in which the same row fails, and in no plainer one."""
+    """A plainer case in which the same row fails: until no step makes it plainer, or time is up."""
     end = time.monotonic() + SHRINKING
     plainer = draw.plainer(judge.pair, failed.case)
     while time.monotonic() < end and (case := next(plainer, None)):
@@ -241,8 +199,14 @@ def _votes(judge: Judge, failed: Failed, here: bool) -> tuple[str, str]:
 
 @contextmanager
 def _guarded(limit: float, isolate: bool) -> Iterator[Run]:
-    with Guard(limit, watch=not isolate) as guard, np.errstate(all="ignore"):
-        yield partial(isolated.run if isolate else subject.run, guard=guard)
+    # the subject may draw or seed the global ones
+    numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with Guard(limit, watch=not isolate) as guard, np.errstate(all="ignore"):
+            yield partial(isolated.run if isolate else subject.run, guard=guard)
+    finally:
+        random.setstate(numbers[0])
+        np.random.set_state(numbers[1])  # noqa: NPY002
 
 
 def _check(

@@ -9,13 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from bptt_verify import Pair
+from bptt_verify import Pair, draw
 from bptt_verify.judge import Judge
 from bptt_verify.padding import cropped, padded
 from bptt_verify.pairs import REGISTRY
 from bptt_verify.shapes import Shape
 from bptt_verify.tolerance import multiplier
-from bptt_verify.verify import draw_cases
 from dense import PAIR as DENSE
 from dense import backward
 
@@ -23,9 +22,7 @@ F64 = np.dtype(np.float64)
 
 
 def drawn_cases(pair, count, seed=0):
-    cases = []
-    draw_cases(pair, count, seed, cases.append)
-    return cases
+    return list(draw.several(pair, count, seed))
 
 
 def answered(judge, cases, drawn):

@@ -183,3 +183,10 @@ def test_inputs_without_gradient_are_no_quantities():
     )
     assert pair.quantities() == ["y", "dx"]
     assert pair.letters() == ["T", "C"]
+
+
+def test_no_case_comes_twice():
+    cases = list(draw.several(REGISTRY["rnn"], 3000, 0))
+    assert len(cases) == len(set(map(str, cases))) == 3000
+    sizes = [set(case.sizes.values()) for case in cases]
+    assert {frozenset({1}), frozenset({8})} <= {frozenset(s) for s in sizes if len(s) == 1}

@@ -23,9 +23,8 @@ import pytest
 import torch
 
 from bptt_verify import Pair, cli, draw, guard, verify
-from bptt_verify.judge import Judge
+from bptt_verify.judge import MOST_OVER_TIME, Judge
 from bptt_verify.subject import AGAIN, ALIVE, SHOWN, STATE, TIME, UNCHANGED
-from bptt_verify.tally import MOST_OVER_TIME
 from dense import PAIR, backward, forward
 
 CASES = 6
