@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import ml_dtypes
@@ -324,7 +325,26 @@ class Rounding:
             finite = self._finite(out)
             if not finite.all():
                 self.peak[self._finite(x) & ~finite] = math.inf
-        return [self._rounded(name, a, x, terms, exact) for a in out]
+        rounded = [self._rounded(name, a, x, terms, exact) for a in out]
+        if rule and name in FUNCTIONS and len(x) == 1:
+            self._decide_bend(partial(rule, p), x[0])
+        return rounded
+
+    def _decide_bend(self, function: Callable[[Array], Array], x: Array) -> None:
+        """A function is decided where, within the band of its argument, it is nearly a line.
+
+        Else a few samples do not show how far an honest program may come: the slope of tanh at
+        20 ± 5 is 0 in all of them, and not where the argument is 2. Nearly: no quarter of the band
+        is twice as steep as another, or the difference is within the rounding of the function.
+        """
+        # in float64 the points must be farther apart than float64 itself rounds them
+        reach, at = self.margin * self.magnified * self.sigma(x), self.apart(x)[:, 0]
+        values = [function(at + k / 2 * reach) for k in (-2, -1, 0, 1, 2)]
+        rises = np.abs(np.diff(np.stack(values), axis=0))
+        steepest = rises.max(axis=0)
+        bent = (steepest > 2 * rises.min(axis=0)) | ~np.isfinite(steepest)
+        noise = self.margin * 4 * self.u * np.abs(values[2])
+        self.undecided |= self.any_entry(bent & ~(steepest <= noise) & np.isfinite(at + reach))
 
     def _terms(self, name: str, p: dict[str, Any], x: list[Array]) -> NDArray[np.float64] | None:
         """For each case, how many terms a sum has at most; zeros are added without rounding."""

@@ -684,3 +684,56 @@ def test_leaving_by_the_back_door_is_a_row():
     assert report.verdict == "fail"
     assert any("os._exit(0)" in row.note for row in report.rows)
     assert os._exit.__name__ == "_exit"
+
+
+def misbehaving_at(calls, how):
+    """A right backward pass but in these calls."""
+    count = iter(range(1, 10**9))
+
+    def wrong(kept, d):
+        found = backward(kept, d)
+        return how(found) if next(count) in calls else found
+
+    return changed(backward=wrong)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        lambda g: {**g, "w": g["w"] * np.nan},
+        lambda g: {**g, "w": g["w"] * 1.5},
+        lambda g: {**g, "w": g["w"][:0]},
+        lambda g: 1 / 0,
+    ],
+)
+@pytest.mark.parametrize("at", [{101}, {100}, {301}])
+def test_a_failure_that_does_not_come_again_is_one(at, how):
+    report = verify(misbehaving_at(at, how), cases=200, dtype="float64")
+    assert report.verdict == "fail"
+
+
+def test_a_subject_that_hangs_now_and_then_is_compared_elsewhere():
+    def now_and_then(i):
+        if i["x"].shape[0] == 3:
+            time.sleep(5)
+        return forward(i)
+
+    report = verify(changed(forward=now_and_then), cases=60, limit=0.1)
+    assert report.verdict == "fail"
+    (row,) = (row for row in report.rows if row.name == "y")
+    assert row.cases > MOST_OVER_TIME
+    assert row.verdict == "pass"
+
+
+def test_what_an_isolated_subject_sets_up_on_its_first_call_silences_nothing():
+    done = []  # in every process by itself
+
+    def sets_up(i):
+        if not done:
+            done.append(True)
+            os.environ["SET_UP_ONCE"] = "1"
+        return forward(i)
+
+    report = verify(changed(forward=sets_up), cases=30, isolate=True)
+    assert report.verdict == "pass"
+    assert report.silent == ("results stay",)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -246,3 +247,17 @@ def test_numbers_of_few_digits_make_ties_and_no_narrower_bands():
     for seed in range(20):
         found = judge.one(draw.parse(pair, f"N=7 H=5 x=grid seed={seed}"))
         assert found["y"].error < np.inf
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "decided"),
+    [
+        (1020.0, 1000.0, False),  # off by several units, across the bend
+        (3000.0, 1000.0, True),  # as far off, but saturated
+        (0.001, 0.0, True),
+    ],
+)
+def test_a_function_that_bends_within_its_band_is_undecided(a, b, decided):
+    bfloat16 = np.dtype(ml_dtypes.bfloat16)
+    rounding, _ = run(lambda a, b: jnp.tanh(a * 1.5 - b * 1.5), a, b, dtype=bfloat16)
+    assert rounding.undecided[0] != decided

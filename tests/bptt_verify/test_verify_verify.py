@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bptt_verify import Index, Pair, primitives, properties, verify
+from bptt_verify import Index, Mask, Pair, primitives, properties, verify
 from bptt_verify.judge import XLA
 from bptt_verify.subject import AGAIN, UNCHANGED
 from dense import PAIR, backward, forward
@@ -526,3 +526,24 @@ def test_what_a_subject_raises_has_its_place():
 
     report = verify(changed(backward=raises), cases=2)
     assert "raised RuntimeError: no (test_verify_verify.py:" in failing(report)["backward"]
+
+
+def test_a_pair_without_floats_or_backward_passes():
+    pair = Pair(
+        name="count",
+        inputs={"m": Mask("T B")},
+        outputs={"n": "B"},
+        forward=lambda i: ({"n": i["m"].sum(0).astype(np.float64)}, None),
+        twin=lambda i: {"n": i["m"].sum(0).astype(float)},
+    )
+    report = verify(pair, cases=30)
+    assert report.rows[0].verdict == "pass"
+
+
+def test_a_property_that_fails_is_counted_at_its_case():
+    def by_layout(i):
+        return forward({k: v if v.flags.c_contiguous else v * 2 for k, v in i.items()})
+
+    report = verify(changed(forward=by_layout), cases=60)
+    assert report.first_failure.row == "strides"
+    assert report.failed_at < 60
