@@ -152,11 +152,14 @@ class Oracle:
             rounding = noisy(follow=short)
             found = rounding.run(closed, leaves)
             undecided |= rounding.undecided
-        return Answers(
-            {name: Expected(*both) for name, both in zip(self._names(), found, strict=True)},
-            undecided,
-            rounding.peak > largest(dtype),
-        )
+        quantities = {n: Expected(*both) for n, both in zip(self._names(), found, strict=True)}
+        beyond = rounding.peak > largest(dtype)
+        for value, sigma in quantities.values():
+            if value.dtype.kind == "f":  # honest rounding may lead there
+                beyond |= rounding.any_entry(
+                    (np.abs(value) + self.margin * sigma > largest(dtype)) & np.isfinite(value)
+                )
+        return Answers(quantities, undecided, beyond)
 
     def run_by_xla(self, case: Case, drawn: Drawn) -> dict[str, Array]:
         """The same quantities in float64, compiled and run by XLA."""
