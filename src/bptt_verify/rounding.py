@@ -143,8 +143,8 @@ class Rounding:
             self.undecided |= self.any_entry(astray)
             distance[astray] = np.inf
             largest = distance.max(axis=1)
-        if largest.min(initial=1, where=largest > 0) < 1e-150:
-            # squares of tiny distances would underflow
+        small, large = largest.min(initial=1, where=largest > 0), largest.max(initial=0)
+        if small < 1e-150 or large > 1e150:  # squares would leave the range
             scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
             distance /= scale[:, None]
             return largest * np.sqrt(np.mean(np.square(distance), axis=1)) / self.magnified

@@ -1,7 +1,7 @@
 """What "equal" means: how many σ an entry may be off.
 
-σ is derived (`bptt_verify.rounding`). The multiplier is measured: how often the largest |error|/σ of
-a correct case exceeds it is in docs/tolerance.md, made by benchmarks/calibration.py.
+σ is derived (`bptt_verify.rounding`). The multiplier is measured: how often the largest |error|/σ
+of a correct case exceeds it is in docs/tolerance.md, made by benchmarks/calibration.py.
 """
 
 from __future__ import annotations

@@ -261,3 +261,10 @@ def test_a_function_that_bends_within_its_band_is_undecided(a, b, decided):
     bfloat16 = np.dtype(ml_dtypes.bfloat16)
     rounding, _ = run(lambda a, b: jnp.tanh(a * 1.5 - b * 1.5), a, b, dtype=bfloat16)
     assert rounding.undecided[0] != decided
+
+
+@pytest.mark.parametrize("scale", [1e-290, 1e290])
+def test_sigma_is_in_proportion_at_the_ends_of_the_range(scale):
+    (_, usual) = run(lambda a: a * 3.0, A)[1][0]
+    (_, far) = run(lambda a: a * 3.0, A * scale)[1][0]
+    np.testing.assert_allclose(far / scale, usual, rtol=0.2)
