@@ -58,8 +58,7 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
     tolerance = multiplier(dtype) * sigma
     worst = float(error.max())
     if worst <= 1:
-        sharp = (tolerance <= sharpness(dtype) * np.abs(value)) & (value != 0)
-        return Comparison(worst, "", bool(sharp.any()), not sigma.any())
+        return Comparison(worst, "", bool(_sharp(expected, dtype).any()), not sigma.any())
     at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     where = f" at {at}" if at else ""
     problem = f"expected {value[at]:.9g} ± {tolerance[at]:.1e}, got {exact[at]:.9g}{where}"
@@ -90,20 +89,25 @@ def compare_padded(
     place(inside, [np.ones(shape.sized(size), np.bool_) for size in own], shape, own, ceiling)
     error = np.where(inside, errors(theirs, Expected(value, sigma), dtype), 0)
     worst = error.reshape(len(own), -1).max(axis=1, initial=0)
-    tolerance = multiplier(dtype) * sigma
-    sharp = inside & (tolerance <= sharpness(dtype) * np.abs(value)) & (value != 0)
+    sharp = inside & _sharp(Expected(value, sigma), dtype)
     moved = inside & (sigma != 0)
     found: list[Comparison | None] = [None] * len(got)
     for k, e, is_sharp, is_moved in zip(
         arrays,
         worst.tolist(),
-        sharp.reshape(len(own), -1).any(axis=1).tolist(),
-        moved.reshape(len(own), -1).any(axis=1).tolist(),
+        np.asarray(sharp.reshape(len(own), -1).any(axis=1)).tolist(),
+        np.asarray(moved.reshape(len(own), -1).any(axis=1)).tolist(),
         strict=True,
     ):
         if e <= 1:
             found[k] = Comparison(e, "", is_sharp, not is_moved)
     return found
+
+
+def _sharp(expected: Expected, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+    """The entries that are not 0 and whose band is narrow enough to see an error of 1 %."""
+    value, sigma = expected
+    return (multiplier(dtype) * sigma <= sharpness(dtype) * np.abs(value)) & (value != 0)
 
 
 def errors(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArray[np.float64]:

@@ -17,7 +17,6 @@ import random
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from bptt_verify.pair import Index, Mask, Pair, Probability
-from bptt_verify.shapes import Shape
+from bptt_verify.shapes import parsed
 
 Array = NDArray[Any]
 
@@ -112,7 +111,7 @@ def _builder(pair: Pair, largest: int) -> Callable[[int, int], Case]:
     """
     letters = pair.letters()
     kinds = {
-        name: CARRIES if Shape(shape).is_recurrent else VALUES
+        name: CARRIES if parsed(shape).is_recurrent else VALUES
         for name, shape in pair.floats.items()
     }
     if "ties" in pair.without:
@@ -153,7 +152,7 @@ def plainer(pair: Pair, case: Case) -> Iterator[Case]:
         if case.options[name] != values[0]:
             yield replace(case, options={**case.options, name: values[0]})
     equal = [[k for k, m in case.sizes.items() if m == n] for n in set(case.sizes.values())]
-    for letters in [[k] for k in case.sizes] + [several for several in equal if len(several) > 1]:
+    for letters in [[k] for k in case.sizes] + [group for group in equal if len(group) > 1]:
         n = case.sizes[letters[0]]
         for smaller in sorted({1, n // 2, n - 1}):
             if 0 < smaller < n:
@@ -205,7 +204,7 @@ def realise(pair: Pair, case: Case, dtype: np.dtype[Any]) -> Drawn:
     rng = np.random.default_rng(case.seed)
     outputs = pair.outputs if pair.backward else {}
     floats = {**pair.floats, **{f"d{name}": text for name, text in outputs.items()}}
-    shapes = {name: _shape(text) for name, text in floats.items()}
+    shapes = {name: parsed(text) for name, text in floats.items()}
     sizes = {name: shape.sized(case.sizes) for name, shape in shapes.items()}
     counts = [math.prod(size) for size in sizes.values()]
     # one draw for all: how one is filled then leaves the others as they are
@@ -216,11 +215,11 @@ def realise(pair: Pair, case: Case, dtype: np.dtype[Any]) -> Drawn:
         filled[name] = np.asarray(values, dtype)  # NumPy makes a scalar of a product without axes
     inputs: dict[str, Array] = {}
     for name, spec in pair.inputs.items():
-        size = _shape(spec if isinstance(spec, str) else spec.shape).sized(case.sizes)
+        size = parsed(spec if isinstance(spec, str) else spec.shape).sized(case.sizes)
         match spec:
             case Index():
                 low = -1 if spec.missing else 0
-                inputs[name] = rng.integers(low, _shape(spec.below).sized(case.sizes)[0], size)
+                inputs[name] = rng.integers(low, parsed(spec.below).sized(case.sizes)[0], size)
             case Mask():
                 inputs[name] = rng.random(size) < 0.7
             case Probability():
@@ -228,9 +227,6 @@ def realise(pair: Pair, case: Case, dtype: np.dtype[Any]) -> Drawn:
             case _:
                 inputs[name] = filled[name]
     return Drawn(inputs, {name: filled[f"d{name}"] for name in outputs})
-
-
-_shape = cache(Shape)
 
 
 def fill(kind: str, normal: NDArray[np.float64], recurrent: bool) -> NDArray[np.float64]:

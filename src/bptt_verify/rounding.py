@@ -51,6 +51,9 @@ SHEET = np.random.default_rng(0).uniform(-1, 1, 2**18)
 """Random numbers; which of them an operation gets is drawn anew each time."""
 
 
+LIBRARY = 4.0
+"""How many u a library's tanh, exp and the like may be off."""
+
 SAME = {"transpose", "reshape", "convert_element_type", "copy"}
 """Primitives whose result is their operand in another form."""
 
@@ -343,7 +346,7 @@ class Rounding:
         rises = np.abs(np.diff(np.stack(values), axis=0))
         steepest = rises.max(axis=0)
         bent = (steepest > 2 * rises.min(axis=0)) | ~np.isfinite(steepest)
-        noise = self.margin * 4 * self.u * np.abs(values[2])
+        noise = self.margin * LIBRARY * self.u * np.abs(values[2])
         self.undecided |= self.any_entry(bent & ~(steepest <= noise) & np.isfinite(at + reach))
 
     def _terms(self, name: str, p: dict[str, Any], x: list[Array]) -> NDArray[np.float64] | None:
@@ -371,7 +374,7 @@ class Rounding:
         if name in MOVED:
             return out
         if name in FUNCTIONS:
-            return self.blur(out, 16.0, exact, fresh=True)  # four times the noise
+            return self.blur(out, LIBRARY**2, exact, fresh=True)
         return self.blur(out, 1.0 if terms is None else terms, exact, fresh=True)
 
     def _margin(self, a: Array, b: Array) -> None:

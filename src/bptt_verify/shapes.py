@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 
 _AXIS = re.compile(r"(?P<times>[1-9]\d*)?(?P<letter>[A-Za-z_]\w*)?")
 
@@ -51,3 +52,7 @@ class Shape:
 def letters(shapes: Iterable[Shape]) -> list[str]:
     """All letters of these shapes, each once, in order of appearance."""
     return list(dict.fromkeys(letter for shape in shapes for letter in shape.letters))
+
+
+parsed = cache(Shape)
+"""`Shape` of a text, read once."""

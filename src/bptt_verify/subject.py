@@ -5,7 +5,6 @@ from __future__ import annotations
 import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
-from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -15,7 +14,7 @@ from bptt_verify.compare import Wrong, mismatch
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.guard import Guard, Interrupted, OverTimeError
 from bptt_verify.pair import Pair
-from bptt_verify.shapes import Shape
+from bptt_verify.shapes import parsed
 
 UNCHANGED = "inputs unchanged"
 AGAIN = "a second call the same"
@@ -102,7 +101,7 @@ def _call(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Gua
 
     inputs = {k: v.copy() for k, v in drawn.inputs.items()}
     cotangents = {k: v.copy() for k, v in drawn.cotangents.items()}
-    shapes = {k: _shape(s).sized(case.sizes) for k, s in {**pair.outputs, **pair.probes}.items()}
+    shapes = {k: parsed(s).sized(case.sizes) for k, s in {**pair.outputs, **pair.probes}.items()}
     arrays: dict[str, Any] = {}
     row = begin("forward")
     try:
@@ -113,7 +112,7 @@ def _call(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Gua
         arrays |= {k: _copy(v, shapes[k], dtype) for k, v in outputs.items()}
         if pair.backward is not None:
             row = begin("backward")
-            taps = {k: _shape(s).sized(case.sizes) for k, s in pair.taps.items()}
+            taps = {k: parsed(s).sized(case.sizes) for k, s in pair.taps.items()}
             found = _named(
                 "gradients",
                 pair.backward(returned[1], dict(cotangents)),
@@ -142,9 +141,6 @@ def _call(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Gua
             raise
         return Ran(arrays, {row: _say(error)})
     return Ran(arrays, {UNCHANGED: f"modified {', '.join(changed)}"} if changed else {})
-
-
-_shape = cache(Shape)
 
 
 def _same(a: Any, b: Any) -> bool:

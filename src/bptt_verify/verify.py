@@ -199,7 +199,7 @@ def _votes(judge: Judge, failed: Failed, here: bool) -> tuple[str, str]:
 
 @contextmanager
 def _guarded(limit: float, isolate: bool) -> Iterator[Run]:
-    # the subject may draw or seed the global ones
+    # the subject may draw from the global ones or seed them: NumPy's legacy state is meant
     numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with Guard(limit, watch=not isolate) as guard, np.errstate(all="ignore"):
