@@ -68,6 +68,7 @@ def campaign(arguments: argparse.Namespace) -> None:
     worst: list[float] = []
     bands: dict[str, list[float]] = {name: [] for name in pair.quantities()}
     alarms: list[str] = []
+    strays: list[tuple[float, str, str]] = []
     given_up = 0
     rng = np.random.default_rng(arguments.seed)
     start = time.perf_counter()
@@ -86,11 +87,15 @@ def campaign(arguments: argparse.Namespace) -> None:
                 if found is None:
                     given_up += 1
                     continue
-                worst.append(m * max(c.error for c in found.values()))
+                error, row = max((c.error, row) for row, c in found.items())
+                worst.append(m * error)
+                strays.append((m * error, row, str(cases[k])))
                 if not all(c.ok for c in found.values()):
                     alarms.append(str(cases[k]))
                 if len(worst) % 8 == 0:
                     look_at_bands(answers.of(j, judge.oracle.shapes, sizes[j]))
+        strays.sort(reverse=True)
+        del strays[20:]
         done = len(worst) + given_up
         print(f"{done} cases, {time.perf_counter() - start:.0f} s", flush=True)
 
@@ -104,7 +109,7 @@ def campaign(arguments: argparse.Namespace) -> None:
     for i, cases in enumerate(rounds(pair, arguments.cases, arguments.seed)):
         look(cases)
         if i % 4 == 0 or len(worst) + given_up >= arguments.cases:
-            save(arguments, worst, bands, alarms, given_up, time.perf_counter() - start)
+            save(arguments, worst, bands, alarms, strays, given_up, time.perf_counter() - start)
 
 
 def rounds(pair: Pair, cases: int, seed: int) -> Iterator[list[Case]]:
@@ -119,6 +124,7 @@ def save(
     worst: list[float],
     bands: dict[str, list[float]],
     alarms: list[str],
+    strays: list[tuple[float, str, str]],
     given_up: int,
     seconds: float,
 ) -> None:
@@ -133,6 +139,7 @@ def save(
         "alarms": alarms,
         "seconds": seconds,
         "histogram": np.histogram(np.minimum(logs, 3.99), edges)[0].tolist(),
+        "strays": strays,
         "highest": sorted(worst, reverse=True)[:1000],
         "bands": {
             k: np.quantile(v, np.linspace(0, 1, 1001)).tolist() for k, v in bands.items() if v

@@ -184,8 +184,9 @@ FUNCTIONS = {
 SUMMING = {"add", "add_any", "sub", "reduce_sum"}
 MULTIPLYING = {"mul", "dot_general"}
 
-# Whose terms are products of two factors.
-PRODUCTS = {"dot_general"}
+# Add up products of their operands' entries, one factor of each operand: of squares they make the
+# squares of such terms, of ones where an entry is not 0 they count them.
+ADDING = {"reduce_sum", "dot_general", "conv_general_dilated", "cumsum"}
 
 # Left to JAX, and exact: they move or choose values.
 MOVED = {
@@ -204,7 +205,7 @@ KNOWN = {
     *("erf", "erfc", "erf_inv", "lgamma", "digamma", "igamma", "bessel_i0e", "bessel_i1e"),
     *("sinh", "cosh", "tan", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2"),
     *("cbrt", "exp2", "rem", "nextafter", "is_finite", "argmax", "argmin", "population_count"),
-    *("cumsum", "cumlogsumexp", "scatter-add", "scatter_add"),
+    *("cumlogsumexp", "scatter-add", "scatter_add"),
 }
 
 ELEMENTWISE = {
@@ -213,18 +214,9 @@ ELEMENTWISE = {
     *("and", "or", "xor", "max", "min", "clamp", "select_n"),
 }
 
-# How many terms a primitive adds up at most, for each case, given which entries of its operands
-# are not zero. Its operands get √terms of the noise, which is what terms of either sign make of it,
-# and so does the result: terms of one sign make partial sums as large.
-TERMS: dict[str, Callable[..., Array | int]] = {
-    "dot_general": lambda p, a, b: _most(_dot_general(p, a.astype(float), b.astype(float))),
-    "reduce_sum": lambda p, x: _most(x.sum(axis=_axes(p["axes"]))),
-    "cumsum": lambda p, x: x.shape[p["axis"] + 1],
+# How many terms a primitive adds up at most.
+TERMS: dict[str, Callable[..., int]] = {
     "cumlogsumexp": lambda p, x: x.shape[p["axis"] + 1],
     "scatter-add": lambda p, x, at, updates: math.prod(updates.shape[1:]),
     "scatter_add": lambda p, x, at, updates: math.prod(updates.shape[1:]),
 }
-
-
-def _most(counts: Array) -> Array:
-    return np.maximum(counts.reshape(len(counts), -1).max(axis=1, initial=1), 1)

@@ -28,6 +28,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 from numpy.typing import NDArray
 
 from bptt_verify.primitives import (
+    ADDING,
     COMPARE,
     ELEMENTWISE,
     EXACT,
@@ -36,7 +37,6 @@ from bptt_verify.primitives import (
     MOVED,
     MULTIPLYING,
     POLES,
-    PRODUCTS,
     ROUNDED,
     SAMPLES,
     STEPPED,
@@ -173,10 +173,7 @@ class Rounding:
         rows = self.apart(x)
         base = rows[:, 0]
         size = np.abs(base).reshape(self.cases, -1)
-        highest = size.max(axis=1, initial=0)
-        if not np.isfinite(highest).all():
-            highest = size.max(axis=1, initial=0, where=size < np.inf)
-        np.maximum(self.peak, highest, out=self.peak)
+        self._note_peak(size)
         reach = self.magnified * self.u * np.sqrt(terms)
         if np.ndim(reach) and (reach == reach[0]).all():
             reach = reach[0]
@@ -200,6 +197,39 @@ class Rounding:
         if kept is not None:
             out[exact] = kept
         return out.reshape(x.shape)
+
+    def _blur_sums(
+        self,
+        x: Array,
+        terms: NDArray[np.float64],
+        root: NDArray[np.float64],
+        exact: NDArray[np.bool_] | None,
+    ) -> Array:
+        """Each sample but the first of these sums, moved by up to u times √terms of their size.
+
+        Of their own and of that of their terms, whose squares add up to root²: what a sum in any
+        order rounds on its way is as large as its terms, however small the sum, and is different
+        in every sum, also of the same numbers. The array, which nobody else holds, is overwritten.
+        """
+        rows = self.apart(x)
+        size = np.abs(rows[:, 0])
+        self._note_peak(size.reshape(self.cases, -1))
+        reach = np.hypot(size, root)
+        tiny = (reach < self.smallest / self.u) & (reach > 0)
+        reach[tiny] += self.smallest / self.u  # gradual underflow: the error there is absolute
+        reach[~np.isfinite(reach)] = 0  # an infinity stays
+        unit = self.magnified * self.u * np.sqrt(terms)
+        if exact is not None:
+            unit = np.where(exact, 0, unit)
+        reach *= unit.reshape(self.cases, *(1,) * (reach.ndim - 1))
+        rows += self._noise(rows.shape[1:]) * reach[:, None]
+        return rows.reshape(x.shape)
+
+    def _note_peak(self, size: NDArray[np.float64]) -> None:
+        highest = size.max(axis=1, initial=0)
+        if not np.isfinite(highest).all():
+            highest = size.max(axis=1, initial=0, where=size < np.inf)
+        np.maximum(self.peak, highest, out=self.peak)
 
     def note_sums(self, body: Jaxpr, n: int, m: int, length: int) -> None:
         """Note what is added up over the steps of a scan: a carry plus something.
@@ -229,7 +259,7 @@ class Rounding:
             for i in (0, 1):
                 if source(sum_.invars[i]) is before:
                     added = maker(source(sum_.invars[1 - i]))
-                    if added is not None and added.primitive.name in TERMS:
+                    if added is not None and added.primitive.name in {*ADDING, *TERMS}:
                         self._longer[id(added)] = float(length)
                     else:
                         self._increments[id(sum_)] = 1 - i, float(length)
@@ -313,21 +343,25 @@ class Rounding:
             at, steps = self._increments[id(eqn)]
             x = list(x)
             x[at] = self.blur(x[at], np.full(self.cases, steps))
-        terms = self._terms(name, p, x)
+        rule = ROUNDED.get(name)
+
+        def evaluate(x: list[Array]) -> list[Array]:
+            rows = len(x[0]) if x else self.cases * (SAMPLES + 1)
+            return [rule(p, *x)] if rule else _one_by_one(eqn, x, rows)
+
+        terms, root = self._sums(name, p, x, evaluate)
         if terms is not None:
             terms = terms * self._longer.get(id(eqn), 1.0)
         exact = self._exact(name, x, terms)
-        if terms is not None:
-            # noise on one factor of each product is noise on each term
-            floats = [i for i, a in enumerate(x) if a.dtype.kind == "f"]
-            noisy = [min(floats, key=lambda i: x[i].size)] if name in PRODUCTS else floats
-            x = [self.blur(a, terms, exact) if i in noisy else a for i, a in enumerate(x)]
-        rule = ROUNDED.get(name)
-        out = [rule(p, *x)] if rule else _one_by_one(eqn, x, self.cases * (SAMPLES + 1))
+        if terms is not None and root is None:
+            x = [self.blur(a, terms, exact) if a.dtype.kind == "f" else a for a in x]
+        out = evaluate(x)
         if name not in POLES:  # infinities that were put in, and at poles, are no overflow
             finite = self._finite(out)
             if not finite.all():
                 self.peak[self._finite(x) & ~finite] = math.inf
+        if root is not None and terms is not None:
+            return [self._blur_sums(out[0], terms, root, exact)]
         rounded = [self._rounded(name, a, x, terms, exact) for a in out]
         if rule and name in FUNCTIONS and len(x) == 1:
             self._decide_bend(partial(rule, p), x[0])
@@ -349,17 +383,35 @@ class Rounding:
         noise = self.margin * LIBRARY * self.u * np.abs(values[2])
         self.undecided |= self.any_entry(bent & ~(steepest <= noise) & np.isfinite(at + reach))
 
-    def _terms(self, name: str, p: dict[str, Any], x: list[Array]) -> NDArray[np.float64] | None:
-        """For each case, how many terms a sum has at most; zeros are added without rounding."""
+    def _sums(
+        self,
+        name: str,
+        p: dict[str, Any],
+        x: list[Array],
+        evaluate: Callable[[list[Array]], list[Array]],
+    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+        """How many terms a sum has at most, in each case; and the root of its squared terms.
+
+        Zeros do not count: they are added without rounding. The root, for each sum, where it is
+        known which terms it has.
+        """
         if all(a.dtype.kind != "f" for a in x):
-            return None
+            return None, None
+        if name in ADDING:
+            base = [self.apart(a)[:, 0] for a in x]
+            counts = evaluate([(a != 0).astype(np.float64) for a in base])[0]
+            root = np.sqrt(evaluate([np.square(a) for a in base])[0])
+            astray = (counts > 0) & ~((root > 1e-140) & (root < np.inf))
+            if astray.any():  # squares left the range; the magnitudes add up to no less
+                root[astray] = evaluate([np.abs(a) for a in base])[0][astray]
+            return counts.reshape(self.cases, -1).max(axis=1, initial=1), root
         if name in TERMS:
-            counts = TERMS[name](p, *(self.apart(a)[:, 0] != 0 for a in x))
-            return np.broadcast_to(counts, self.cases).astype(np.float64)
-        if name in ROUNDED or name in KNOWN:
-            return None
-        # nothing is known of it: at most, every entry of its operands enters one sum
-        return np.full(self.cases, float(max((a[0].size for a in x), default=1)))
+            most = float(TERMS[name](p, *(self.apart(a)[:, 0] for a in x)))
+        elif name in ROUNDED or name in KNOWN:
+            return None, None
+        else:  # nothing is known of it: at most, every entry of its operands enters one sum
+            most = float(max((a[0].size for a in x), default=1))
+        return np.full(self.cases, most), None
 
     def _rounded(
         self,
