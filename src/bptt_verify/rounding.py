@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -50,12 +51,41 @@ Array = NDArray[Any]
 SHEET = np.random.default_rng(0).uniform(-1, 1, 2**18)
 """Random numbers; which of them an operation gets is drawn anew each time."""
 
+FAR = np.copysign((1 + np.abs(SHEET)) / 2, SHEET)
+"""The same, away from 0, for the few samples whose noise is shared."""
+
+ALONE = SAMPLES // 2
+"""Samples in which every rounding has noise of its own; in the others it is partly shared."""
 
 LIBRARY = 4.0
 """How many u a library's tanh, exp and the like may be off."""
 
 SAME = {"transpose", "reshape", "convert_element_type", "copy"}
 """Primitives whose result is their operand in another form."""
+
+
+class Places:
+    """Where on a sheet to read noise: at every step of a loop the same places again.
+
+    Args:
+        draw: a new place to read so many numbers.
+    """
+
+    def __init__(self, draw: Callable[[int], int]) -> None:
+        self._draw = draw
+        self._known: list[int] = []
+        self._next = 0
+
+    def restart(self) -> None:
+        """The next step begins."""
+        self._next = 0
+
+    def __call__(self, n: int) -> int:
+        """The next place, with room for n numbers."""
+        if self._next == len(self._known):
+            self._known.append(self._draw(n))
+        self._next += 1
+        return self._known[self._next - 1]
 
 
 class MixedError(Exception):
@@ -91,6 +121,8 @@ class Rounding:
         # Noise of the size of u would be rounded away in float64, where everything is computed:
         # there it is drawn larger, and σ is scaled back (both are small, so σ is linear in it).
         self.magnified = 16 if dtype == np.float64 else 1
+        # The twin is computed in float64. Where that is the dtype under test, both sides round.
+        self.unit = math.sqrt(2) / 16 if dtype == np.float64 else 1.0
         # Subnormal numbers may be taken for 0, as XLA and GPUs do, and as they come out where an
         # exponential overflows; float16 has too few numbers to do without them.
         flushed = dtype != np.float16
@@ -107,6 +139,7 @@ class Rounding:
         """The largest magnitude met on the way."""
         self._increments: dict[int, tuple[int, float]] = {}
         self._longer: dict[int, float] = {}
+        self._shared: Callable[[int], int] = self._place
 
     def run(
         self, closed: ClosedJaxpr, arguments: Sequence[Array]
@@ -150,9 +183,9 @@ class Rounding:
         if small < 1e-150 or large > 1e150:  # squares would leave the range
             scale = np.where((largest > 0) & np.isfinite(largest), largest, 1)
             distance /= scale[:, None]
-            return largest * np.sqrt(np.mean(np.square(distance), axis=1)) / self.magnified
+            return largest * np.sqrt(np.mean(np.square(distance), axis=1)) * self.unit
         mean = np.mean(np.square(distance, out=distance), axis=1)
-        return np.sqrt(mean, out=mean) / self.magnified
+        return np.sqrt(mean, out=mean) * self.unit
 
     def any_entry(self, x: Array) -> NDArray[np.bool_]:
         """For each case, whether any entry is true."""
@@ -287,17 +320,46 @@ class Rounding:
     def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """Uniform in ±1, none in the first row: bounded away from 0, two such could only cancel.
 
+        The same operation on the same numbers rounds the same way, and such errors add up: n equal
+        terms are n times as far off as one, not √n times. So from row 1 + ALONE on, noise is shared
+        along some of the axes, and by all steps of a loop; three bits of the row choose the axes.
+
         Read from a fixed sheet of random numbers at a random place: drawing them costs more than
         all the arithmetic.
         """
-        n = math.prod(shape)
-        if n >= SHEET.size // 4:
-            noise = self.rng.uniform(-1, 1, shape)
-        else:
-            at = int(self.rng.integers(SHEET.size - n))
-            noise = SHEET[at : at + n].reshape(shape).copy()
+        alone = (1 + ALONE, *shape[1:])
+        shared = (shape[0] - 1 - ALONE, *shape[1:])
+        noise = np.concatenate(
+            [self._read(SHEET, alone, self._place), self._read(FAR, shared, self._shared)]
+        )
         noise[0] = 0
+        for axis in range(1, noise.ndim):
+            rows = [r for r in range(1 + ALONE, len(noise)) if r >> (axis - 1) % 3 & 1]
+            first = noise.take([0], axis)[rows] if noise.shape[axis] else 0
+            noise[rows] = first
         return noise
+
+    def _read(
+        self, sheet: NDArray[np.float64], shape: tuple[int, ...], place: Callable[[int], int]
+    ) -> NDArray[np.float64]:
+        n = math.prod(shape)
+        if n >= sheet.size // 4:
+            return sheet[self.rng.integers(sheet.size, size=shape)]
+        at = place(n)
+        return sheet[at : at + n].reshape(shape)
+
+    def _place(self, n: int) -> int:
+        return int(self.rng.integers(SHEET.size - n))
+
+    @contextmanager
+    def loop(self) -> Iterator[Callable[[], None]]:
+        """The steps of a loop, each of which begins by calling what this gives."""
+        outer, places = self._shared, Places(self._shared)
+        self._shared = places
+        try:
+            yield places.restart
+        finally:
+            self._shared = outer
 
     def _jaxpr(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: list[Array]) -> list[Array]:
         needed, last_use = _liveness(jaxpr)
@@ -522,14 +584,16 @@ def _scan(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     steps = range(p["length"])
     r.note_sums(p["jaxpr"].jaxpr, n, m, p["length"])
     stacked: list[Array] = []
-    for t in reversed(steps) if p["reverse"] else steps:
-        now = [a[:, t] for a in xs]
-        out = r._jaxpr(p["jaxpr"].jaxpr, p["jaxpr"].consts, [*consts, *carry, *now])
-        carry, rows = out[: len(carry)], out[len(carry) :]
-        # one step after another in memory, as they will be read
-        stacked = stacked or [np.empty((len(steps), *a.shape), a.dtype) for a in rows]
-        for whole, a in zip(stacked, rows, strict=True):
-            whole[t] = a
+    with r.loop() as begin:
+        for t in reversed(steps) if p["reverse"] else steps:
+            begin()
+            now = [a[:, t] for a in xs]
+            out = r._jaxpr(p["jaxpr"].jaxpr, p["jaxpr"].consts, [*consts, *carry, *now])
+            carry, rows = out[: len(carry)], out[len(carry) :]
+            # one step after another in memory, as they will be read
+            stacked = stacked or [np.empty((len(steps), *a.shape), a.dtype) for a in rows]
+            for whole, a in zip(stacked, rows, strict=True):
+                whole[t] = a
     if not steps:
         shapes = [v.aval for v in p["jaxpr"].jaxpr.outvars[len(carry) :]]
         stacked = [np.zeros((0, len(x[0]), *a.shape), a.dtype) for a in shapes]
@@ -539,18 +603,20 @@ def _scan(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
 def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
     n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     test, body, carry = x[:n], x[n:m], x[m:]
-    while True:
-        (go,) = r._jaxpr(p["cond_jaxpr"].jaxpr, p["cond_jaxpr"].consts, [*test, *carry])
-        r._decide(go, carry)
-        # mapped over a batch, each entry stops by itself; the samples follow the first run
-        first = r.leading(go)
-        if not first.any():
-            return carry
-        new = r._jaxpr(p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, [*body, *carry])
-        carry = [
-            np.where(first.reshape(first.shape + (1,) * (a.ndim - first.ndim)), a, old)
-            for a, old in zip(new, carry, strict=True)
-        ]
+    with r.loop() as begin:
+        while True:
+            begin()
+            (go,) = r._jaxpr(p["cond_jaxpr"].jaxpr, p["cond_jaxpr"].consts, [*test, *carry])
+            r._decide(go, carry)
+            # mapped over a batch, each entry stops by itself; the samples follow the first run
+            first = r.leading(go)
+            if not first.any():
+                return carry
+            new = r._jaxpr(p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, [*body, *carry])
+            carry = [
+                np.where(first.reshape(first.shape + (1,) * (a.ndim - first.ndim)), a, old)
+                for a, old in zip(new, carry, strict=True)
+            ]
 
 
 def _cond(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
