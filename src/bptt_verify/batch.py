@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.draw import LARGEST, Case, Drawn, realise
+from bptt_verify.interpreter import MixedError
 from bptt_verify.oracle import Answer, Answers, Oracle
-from bptt_verify.rounding import MixedError
 from bptt_verify.tolerance import multiplier
 
 SIDE_BY_SIDE = 128

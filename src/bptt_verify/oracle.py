@@ -142,15 +142,15 @@ class Oracle:
                 self.margin,
                 cases=len(cases),
             )
-            leaves = jax.tree.leaves(arguments)
+            leaves, cotangents = jax.tree.leaves(arguments), len(arguments[-1])
             undecided = np.zeros(len(cases), np.bool_)
             short = all(_of_few_digits(a) for a in arguments[0].values())
             if short:  # first what is a tie in every honest program, then σ on that side of it
                 exactly = noisy(short=True)
-                exactly.run(closed, leaves)
+                exactly.run(closed, leaves, cotangents)
                 undecided |= exactly.undecided
             rounding = noisy(follow=short)
-            found = rounding.run(closed, leaves)
+            found = rounding.run(closed, leaves, cotangents)
             undecided |= rounding.undecided
         quantities = {n: Expected(*both) for n, both in zip(self._names(), found, strict=True)}
         beyond = rounding.peak > largest(dtype)

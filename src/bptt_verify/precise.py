@@ -1,8 +1,8 @@
 """A jaxpr evaluated to 60 digits: mpmath's numbers in NumPy's object arrays.
 
 Every value carries, as its first axis, the points at which the function is evaluated, where those
-of `bptt_verify.rounding` carry samples: what moves or compares values, and control flow, follow the
-same rules here as there. Whole numbers and booleans stay what they are.
+of `bptt_verify.rounding` carry samples: what moves or compares values follows the same rules
+here as there. Whole numbers and booleans stay what they are.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import Any
 import jax
 import mpmath
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from numpy.typing import NDArray
 
+from bptt_verify.interpreter import Interpreter, one_by_one
 from bptt_verify.primitives import COMPARE, ELEMENTWISE, EXACT, ROUNDED, Rule, align
-from bptt_verify.rounding import CALLS, SEVERAL, _liveness, _one_by_one
 
 Array = NDArray[Any]
 
@@ -33,11 +33,11 @@ class AbstainError(Exception):
     """There is no value to be had, for the reason it gives."""
 
 
-class Precise:
+class Precise(Interpreter):
     """One evaluation, at so many points at once."""
 
     def __init__(self, points: int) -> None:
-        self.points = points
+        self.rows = points
 
     def run(self, closed: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:
         """The outputs of the jaxpr; arguments and outputs have the points as first axis.
@@ -46,66 +46,46 @@ class Precise:
         different branches.
         """
         with jax.enable_x64(True):
-            return self._jaxpr(closed.jaxpr, closed.consts, list(arguments))
+            return self.evaluate(closed.jaxpr, closed.consts, arguments)
 
     def spread(self, value: Any) -> Array:
         """The same value at every point."""
         a = np.asarray(value)
-        return _cast(np.broadcast_to(a, (self.points, *a.shape)), a.dtype)
+        return self.cast(super().spread(a), a.dtype)
 
-    def _jaxpr(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: list[Array]) -> list[Array]:
-        needed, _ = _liveness(jaxpr)
-        values: dict[Var, Array] = dict(zip(jaxpr.invars, arguments, strict=True))
-        values.update(zip(jaxpr.constvars, map(self.spread, consts), strict=True))
+    def cast(self, a: Array, dtype: np.dtype[Any]) -> Array:
+        """Floats as mpmath's numbers."""
+        if dtype.kind != "f":
+            return super().cast(a, dtype)
+        return a if a.dtype == object else numbers(a)
 
-        def read(atom: Var | Literal) -> Array:
-            return self.spread(atom.val) if isinstance(atom, Literal) else values[atom]
-
-        for i, eqn in enumerate(jaxpr.eqns):
-            if needed[i]:
-                results = self._equation(eqn, [read(atom) for atom in eqn.invars])
-                for var, result in zip(eqn.outvars, results, strict=True):
-                    declared: Any = var.aval
-                    values[var] = _cast(result, declared.dtype)
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _equation(self, eqn: Any, x: list[Array]) -> list[Array]:
+    def primitive(self, eqn: Any, x: list[Array]) -> list[Array]:
+        """What the primitive does at each point."""
         name, p = eqn.primitive.name, eqn.params
-        if name in CALLS:
-            inner = p[CALLS[name]]
-            consts = inner.consts if isinstance(inner, ClosedJaxpr) else ()
-            return self._jaxpr(getattr(inner, "jaxpr", inner), consts, x)
-        if name in SEVERAL:
-            return SEVERAL[name](self, p, x)
         if not x:
             return [self.spread(eqn.primitive.bind(**p))]
         if name in ELEMENTWISE:
             x = align(x)
         if not any(a.dtype == object for a in x):
-            return [WHOLE[name](p, *x)] if name in WHOLE else _one_by_one(eqn, x, self.points)
+            return [WHOLE[name](p, *x)] if name in WHOLE else one_by_one(eqn, x, self.rows)
         if name in RULES:
             return [RULES[name](p, *x)]
         if name in MOVED and p.get("fill_value") is None:
             return [_moved(eqn, x)]
         raise AbstainError(f"no rule for {name}")
 
-    def note_sums(self, *_: Any) -> None:
+    def begin_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
         """Of no concern: nothing is rounded here."""
 
     def leading(self, x: Array) -> Array:
         """What decides for each point: the point itself."""
         return x
 
-    def _decide(self, out: Array, _: list[Array]) -> None:
+    def decide(self, out: Array, x: Sequence[Array]) -> Array:
         """Control flow, which calls this, goes one way: the points have to agree on it."""
         if (out != out[:1]).any():
             raise AbstainError("the step of the difference straddles a branch")
-
-
-def _cast(a: Array, dtype: np.dtype[Any]) -> Array:
-    if dtype.kind != "f":
-        return a.astype(dtype, copy=False)
-    return a if a.dtype == object else numbers(a)
+        return out
 
 
 # --- the rules: those of `primitives`, but for what they do to floats
@@ -157,7 +137,7 @@ RULES: dict[str, Rule] = {
     **{n: _each(getattr(MP, n)) for n in ("sin", "cos", "tan", "asin", "acos", "atan", "atan2")},
     **{n: _each(getattr(MP, n)) for n in ("sinh", "cosh", "tanh", "asinh", "acosh", "atanh")},
     **{n: _each(getattr(MP, n)) for n in ("floor", "ceil", "sign")},
-    "convert_element_type": lambda p, x: x,  # to whole numbers is `_cast`'s business
+    "convert_element_type": lambda p, x: x,  # to whole numbers is `cast`'s business
     "cumprod": _cumulative(np.multiply),
     "cumsum": _cumulative(np.add),
     "cummax": _cumulative(np.maximum),

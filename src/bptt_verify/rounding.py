@@ -28,6 +28,7 @@ from jax.extend import core as jax_core
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 from numpy.typing import NDArray
 
+from bptt_verify.interpreter import Interpreter, is_float, one_by_one
 from bptt_verify.primitives import (
     ADDING,
     COMPARE,
@@ -88,11 +89,7 @@ class Places:
         return self._known[self._next - 1]
 
 
-class MixedError(Exception):
-    """Cases of one batch go different ways through the twin: evaluate them one by one."""
-
-
-class Rounding:
+class Rounding(Interpreter):
     """One noisy evaluation of several cases; `undecided` and `peak` say how far to trust each.
 
     Args:
@@ -133,6 +130,7 @@ class Rounding:
         self.follow = follow
         self.digits = round(-math.log2(self.u))
         self.cases = cases
+        self.rows = cases * (SAMPLES + 1)
         self.undecided = np.zeros(cases, np.bool_)
         """A comparison of floats came out within rounding of its tie (the kink of relu)."""
         self.peak = np.zeros(cases)
@@ -142,12 +140,17 @@ class Rounding:
         self._shared: Callable[[int], int] = self._place
 
     def run(
-        self, closed: ClosedJaxpr, arguments: Sequence[Array]
+        self, closed: ClosedJaxpr, arguments: Sequence[Array], cotangents: int = 0
     ) -> list[tuple[Array, NDArray[np.float64]]]:
-        """The outputs of the jaxpr, each with its σ; the first axis of all counts the cases."""
+        """The outputs of the jaxpr, each with its σ; the first axis of all counts the cases.
+
+        The last arguments are cotangents: what depends on them is the backward pass.
+        """
+        jaxpr = closed.jaxpr
         with np.errstate(all="ignore"):  # infinities and NaN are looked at where they matter
             spread = [np.repeat(a, SAMPLES + 1, axis=0) for a in arguments]
-            arrays = self._jaxpr(closed.jaxpr, closed.consts, spread)
+            behind = jaxpr.invars[len(arguments) - cotangents :]
+            arrays = self.evaluate(jaxpr, closed.consts, spread, behind)
             return [(self.apart(a)[:, 0], self.sigma(a)) for a in arrays]
 
     def apart(self, x: Array) -> Array:
@@ -157,11 +160,6 @@ class Rounding:
     def leading(self, x: Array) -> Array:
         """The first run of each case, in the place of all its samples."""
         return np.repeat(self.apart(x)[:, 0], SAMPLES + 1, axis=0)
-
-    def sampled(self, value: Any) -> Array:
-        """The same value in every case and sample."""
-        a = np.asarray(value)
-        return np.broadcast_to(a, (self.cases * (SAMPLES + 1), *a.shape))
 
     def sigma(self, x: Array) -> NDArray[np.float64]:
         """σ of each entry: the root mean square distance of the samples from the first run."""
@@ -264,7 +262,7 @@ class Rounding:
             highest = size.max(axis=1, initial=0, where=size < np.inf)
         np.maximum(self.peak, highest, out=self.peak)
 
-    def note_sums(self, body: Jaxpr, n: int, m: int, length: int) -> None:
+    def begin_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
         """Note what is added up over the steps of a scan: a carry plus something.
 
         The subject may add these terms in any order, so each gets the noise of a sum of them all:
@@ -282,12 +280,13 @@ class Rounding:
 
         read = Counter(a for eqn in body.eqns for a in eqn.invars if not isinstance(a, Literal))
         read.update(a for a in body.outvars if not isinstance(a, Literal))
-        for before, after in zip(body.invars[n:m], body.outvars[: m - n], strict=True):
+        carries = body.invars[consts : consts + carry], body.outvars[:carry]
+        for before, after in zip(*carries, strict=True):
             sum_ = maker(after)
             if sum_ is None or sum_.primitive.name not in ("add", "add_any"):
                 continue
             # in any order only if nobody looks at it on the way
-            if read[before] > 1 or read[sum_.outvars[0]] > 1 or not _is_float(before):
+            if read[before] > 1 or read[sum_.outvars[0]] > 1 or not is_float(before):
                 continue
             for i in (0, 1):
                 if source(sum_.invars[i]) is before:
@@ -361,41 +360,29 @@ class Rounding:
         finally:
             self._shared = outer
 
-    def _jaxpr(self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: list[Array]) -> list[Array]:
-        needed, last_use = _liveness(jaxpr)
-        values: dict[Var, Array] = dict(zip(jaxpr.invars, arguments, strict=True))
-        values.update(zip(jaxpr.constvars, map(self.sampled, consts), strict=True))
+    def again(self, x: Array) -> Array:
+        """A value of the forward pass as the backward pass reads it: off as far, in its own way.
 
-        def read(atom: Var | Literal) -> Array:
-            return self.sampled(atom.val) if isinstance(atom, Literal) else values[atom]
+        The subject may use another formula there, in which its own roundings do not cancel as
+        those of the twin do; so in half of the samples they are not the same.
+        """
+        rows = self.apart(x).copy()
+        own = rows[:, 1 : 1 + ALONE]
+        own -= rows[:, :1]
+        own *= math.sqrt(3) * self._read(SHEET, own.shape[1:], self._place)
+        own += rows[:, :1]
+        return rows.reshape(x.shape)
 
-        for i, eqn in enumerate(jaxpr.eqns):
-            if not needed[i]:
-                continue  # what nothing depends on must not decide anything
-            results = self._equation(eqn, [read(atom) for atom in eqn.invars])
-            for var, result in zip(eqn.outvars, results, strict=True):
-                declared: Any = var.aval
-                values[var] = result.astype(declared.dtype, copy=False)
-            for atom in (*eqn.invars, *eqn.outvars):
-                if isinstance(atom, Var) and last_use.get(atom, i) == i:
-                    values.pop(atom, None)
-        return [read(atom) for atom in jaxpr.outvars]
-
-    def _equation(self, eqn: Any, x: list[Array]) -> list[Array]:
+    def primitive(self, eqn: Any, x: list[Array]) -> list[Array]:
+        """What the primitive does to each sample, and its rounding."""
         name, p = eqn.primitive.name, eqn.params
         if name in ELEMENTWISE:
             x = align(x)
-        if name in CALLS:
-            inner = p[CALLS[name]]
-            consts = inner.consts if isinstance(inner, ClosedJaxpr) else ()
-            return self._jaxpr(getattr(inner, "jaxpr", inner), consts, x)
-        if name in SEVERAL:
-            return SEVERAL[name](self, p, x)
         if name in EXACT:
             moved = EXACT[name](p, *x)
             if not x:  # made from nothing: the same everywhere
-                return [self.sampled(moved)]
-            return [moved if moved.dtype.kind == "f" else self._decide(moved, x)]
+                return [self.spread(moved)]
+            return [moved if moved.dtype.kind == "f" else self.decide(moved, x)]
         if name in COMPARE:
             if self.follow:
                 return [self.leading(COMPARE[name](*x))]
@@ -408,8 +395,8 @@ class Rounding:
         rule = ROUNDED.get(name)
 
         def evaluate(x: list[Array]) -> list[Array]:
-            rows = len(x[0]) if x else self.cases * (SAMPLES + 1)
-            return [rule(p, *x)] if rule else _one_by_one(eqn, x, rows)
+            rows = len(x[0]) if x else self.rows
+            return [rule(p, *x)] if rule else one_by_one(eqn, x, rows)
 
         terms, root = self._sums(name, p, x, evaluate)
         if terms is not None:
@@ -484,7 +471,7 @@ class Rounding:
         exact: NDArray[np.bool_] | None,
     ) -> Array:
         if out.dtype.kind != "f" or name in STEPPED:
-            return self._decide(out, x)
+            return self.decide(out, x)
         if name in MOVED:
             return out
         if name in FUNCTIONS:
@@ -501,7 +488,7 @@ class Rounding:
             close = (np.abs(self.apart(difference)[:, 0]) <= self.margin * sigma) & (sigma > 0)
             self.undecided |= self.any_entry(close)
 
-    def _decide(self, out: Array, x: list[Array]) -> Array:
+    def decide(self, out: Array, x: Sequence[Array]) -> Array:
         """A discrete result of floats is decided when every sample agrees on it."""
         if self.follow:
             return self.leading(out)
@@ -517,33 +504,6 @@ class Rounding:
             if a.dtype.kind == "f":
                 finite &= ~self.any_entry(~np.isfinite(self.apart(a)[:, 0]))
         return finite
-
-
-def _is_float(var: Var) -> bool:
-    dtype: Any = var.aval.dtype  # type: ignore[attr-defined]
-    return bool(dtype.kind == "f")
-
-
-def _liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
-    """Which equations the results depend on, and the last such equation to read each value."""
-    last = {atom: len(jaxpr.eqns) for atom in jaxpr.outvars if isinstance(atom, Var)}
-    needed = [False] * len(jaxpr.eqns)
-    for i, eqn in reversed(list(enumerate(jaxpr.eqns))):
-        needed[i] = any(var in last for var in eqn.outvars)
-        if needed[i]:
-            for atom in eqn.invars:
-                if isinstance(atom, Var):
-                    last.setdefault(atom, i)
-    return needed, last
-
-
-def _one_by_one(eqn: Any, x: list[Array], rows: int) -> list[Array]:
-    """A primitive without a rule here, evaluated by JAX for each sample."""
-    runs = []
-    for sample in zip(*x, strict=True) if x else [()] * rows:
-        out = eqn.primitive.bind(*sample, **eqn.params)
-        runs.append(out if eqn.primitive.multiple_results else [out])
-    return [np.stack([np.asarray(a) for a in column]) for column in zip(*runs, strict=True)]
 
 
 def check_numbers(jaxpr: Jaxpr) -> None:
@@ -562,81 +522,3 @@ def check_numbers(jaxpr: Jaxpr) -> None:
 
 def _modelled(dtype: Any) -> bool:
     return getattr(dtype, "kind", "") in "iub" or dtype == np.float64
-
-
-# --- calls, control flow, split
-
-CALLS = {
-    "jit": "jaxpr",
-    "pjit": "jaxpr",
-    "closed_call": "call_jaxpr",
-    "custom_jvp_call": "call_jaxpr",
-    "custom_vjp_call": "call_jaxpr",
-    "remat": "jaxpr",
-    "remat2": "jaxpr",
-    "checkpoint": "jaxpr",
-}
-
-
-def _scan(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
-    n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
-    consts, carry, xs = x[:n], x[n:m], x[m:]
-    steps = range(p["length"])
-    r.note_sums(p["jaxpr"].jaxpr, n, m, p["length"])
-    stacked: list[Array] = []
-    with r.loop() as begin:
-        for t in reversed(steps) if p["reverse"] else steps:
-            begin()
-            now = [a[:, t] for a in xs]
-            out = r._jaxpr(p["jaxpr"].jaxpr, p["jaxpr"].consts, [*consts, *carry, *now])
-            carry, rows = out[: len(carry)], out[len(carry) :]
-            # one step after another in memory, as they will be read
-            stacked = stacked or [np.empty((len(steps), *a.shape), a.dtype) for a in rows]
-            for whole, a in zip(stacked, rows, strict=True):
-                whole[t] = a
-    if not steps:
-        shapes = [v.aval for v in p["jaxpr"].jaxpr.outvars[len(carry) :]]
-        stacked = [np.zeros((0, len(x[0]), *a.shape), a.dtype) for a in shapes]
-    return [*carry, *(whole.swapaxes(0, 1) for whole in stacked)]
-
-
-def _while(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
-    n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
-    test, body, carry = x[:n], x[n:m], x[m:]
-    with r.loop() as begin:
-        while True:
-            begin()
-            (go,) = r._jaxpr(p["cond_jaxpr"].jaxpr, p["cond_jaxpr"].consts, [*test, *carry])
-            r._decide(go, carry)
-            # mapped over a batch, each entry stops by itself; the samples follow the first run
-            first = r.leading(go)
-            if not first.any():
-                return carry
-            new = r._jaxpr(p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, [*body, *carry])
-            carry = [
-                np.where(first.reshape(first.shape + (1,) * (a.ndim - first.ndim)), a, old)
-                for a, old in zip(new, carry, strict=True)
-            ]
-
-
-def _cond(r: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
-    index, *rest = x
-    r._decide(index, rest)
-    chosen = r.leading(index)
-    if (chosen != chosen[0]).any():
-        raise MixedError
-    branch = p["branches"][int(np.clip(chosen[0], 0, len(p["branches"]) - 1))]
-    return r._jaxpr(branch.jaxpr, branch.consts, rest)
-
-
-def _split(_: Rounding, p: dict[str, Any], x: list[Array]) -> list[Array]:
-    return np.split(x[0], np.cumsum(p["sizes"])[:-1], axis=p["axis"] + 1)
-
-
-SEVERAL: dict[str, Callable[..., list[Array]]] = {
-    "scan": _scan,
-    "while": _while,
-    "cond": _cond,
-    "split": _split,
-}
-"""Primitives with several results: control flow, whose body is a jaxpr of its own, and split."""

@@ -1,0 +1,230 @@
+"""Evaluating a jaxpr in NumPy, equation by equation: what all number types have in common.
+
+Every value carries rows as its first axis, samples or points, which the axes of a primitive's
+parameters do not count. Calls and control flow are here; what a primitive does to numbers is the
+business of who derives from `Interpreter`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Interpreter(ABC):
+    """One evaluation of a jaxpr, for so many rows at once."""
+
+    rows: int
+
+    @abstractmethod
+    def primitive(self, eqn: Any, x: list[Array]) -> list[Array]:
+        """The results of an equation that is neither a call nor control flow."""
+
+    @abstractmethod
+    def decide(self, out: Array, x: Sequence[Array]) -> Array:
+        """A discrete result of these operands, on which the way through the jaxpr may depend."""
+
+    @abstractmethod
+    def leading(self, x: Array) -> Array:
+        """For each row, what decides for it."""
+
+    @abstractmethod
+    def begin_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
+        """Look at a scan before it is run."""
+
+    def cast(self, a: Array, dtype: np.dtype[Any]) -> Array:
+        """A value of the declared dtype."""
+        return a.astype(dtype, copy=False)
+
+    def spread(self, value: Any) -> Array:
+        """The same value in every row."""
+        a = np.asarray(value)
+        return np.broadcast_to(a, (self.rows, *a.shape))
+
+    def again(self, x: Array) -> Array:
+        """A value of the forward pass as the backward pass reads it."""
+        return x
+
+    @contextmanager
+    def loop(self) -> Iterator[Callable[[], None]]:
+        """The steps of a loop, each of which begins by calling what this gives."""
+        yield lambda: None
+
+    def evaluate(
+        self,
+        jaxpr: Jaxpr,
+        consts: Sequence[Any],
+        arguments: Sequence[Array],
+        cotangents: Sequence[Var] = (),
+    ) -> list[Array]:
+        """The results; what depends on the arguments named as cotangents is the backward pass."""
+        needed, last_use = liveness(jaxpr)
+        border = _border(jaxpr, needed, cotangents) if cotangents else {}
+        values: dict[Var, Array] = dict(zip(jaxpr.invars, arguments, strict=True))
+        values.update(zip(jaxpr.constvars, map(self.spread, consts), strict=True))
+
+        def read(atom: Var | Literal) -> Array:
+            return self.spread(atom.val) if isinstance(atom, Literal) else values[atom]
+
+        for i, eqn in enumerate(jaxpr.eqns):
+            if not needed[i]:
+                continue  # what nothing depends on must not decide anything
+            for var in border.get(i, ()):
+                values[var] = self.again(values[var])
+            results = self._equation(eqn, [read(atom) for atom in eqn.invars])
+            for var, result in zip(eqn.outvars, results, strict=True):
+                declared: Any = var.aval
+                values[var] = self.cast(result, declared.dtype)
+            for atom in (*eqn.invars, *eqn.outvars):
+                if isinstance(atom, Var) and last_use.get(atom, i) == i:
+                    values.pop(atom, None)
+        return [read(atom) for atom in jaxpr.outvars]
+
+    def _equation(self, eqn: Any, x: list[Array]) -> list[Array]:
+        name, p = eqn.primitive.name, eqn.params
+        if name in CALLS:
+            inner = p[CALLS[name]]
+            consts = inner.consts if isinstance(inner, ClosedJaxpr) else ()
+            return self.evaluate(getattr(inner, "jaxpr", inner), consts, x)
+        if name in CONTROL:
+            return CONTROL[name](self, p, x)
+        return self.primitive(eqn, x)
+
+
+class MixedError(Exception):
+    """Rows go different ways through the jaxpr: evaluate them one by one."""
+
+
+def is_float(var: Var) -> bool:
+    """Whether the value is of floats."""
+    aval: Any = var.aval
+    return bool(aval.dtype.kind == "f")
+
+
+def liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
+    """Which equations the results depend on, and the last such equation to read each value."""
+    last = {atom: len(jaxpr.eqns) for atom in jaxpr.outvars if isinstance(atom, Var)}
+    needed = [False] * len(jaxpr.eqns)
+    for i, eqn in reversed(list(enumerate(jaxpr.eqns))):
+        needed[i] = any(var in last for var in eqn.outvars)
+        if needed[i]:
+            for atom in eqn.invars:
+                if isinstance(atom, Var):
+                    last.setdefault(atom, i)
+    return needed, last
+
+
+def _border(
+    jaxpr: Jaxpr, needed: Sequence[bool], cotangents: Sequence[Var]
+) -> Mapping[int, list[Var]]:
+    """What the backward pass reads of the forward pass, by the first equation that does.
+
+    Arguments are not among it: nothing has happened to them yet.
+    """
+    backward = set(cotangents)
+    known = {*jaxpr.invars, *jaxpr.constvars}
+    found: dict[int, list[Var]] = {}
+    for i, eqn in enumerate(jaxpr.eqns):
+        read = list(dict.fromkeys(a for a in eqn.invars if isinstance(a, Var)))
+        if needed[i] and not backward.isdisjoint(read):
+            backward.update(eqn.outvars)
+            found[i] = [a for a in read if a not in backward and a not in known and is_float(a)]
+            known.update(found[i])
+    return found
+
+
+def one_by_one(eqn: Any, x: list[Array], rows: int) -> list[Array]:
+    """A primitive without a rule, evaluated by JAX for each row."""
+    runs = []
+    for row in zip(*x, strict=True) if x else [()] * rows:
+        out = eqn.primitive.bind(*row, **eqn.params)
+        runs.append(out if eqn.primitive.multiple_results else [out])
+    return [np.stack([np.asarray(a) for a in column]) for column in zip(*runs, strict=True)]
+
+
+# --- calls and control flow
+
+CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "checkpoint": "jaxpr",
+}
+"""Under which name each has the jaxpr it calls."""
+
+
+def _scan(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
+    n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
+    consts, carry, xs = x[:n], x[n:m], x[m:]
+    steps = range(p["length"])
+    body = p["jaxpr"]
+    run.begin_scan(body.jaxpr, n, m - n, p["length"])
+    stacked: list[Array] = []
+    with run.loop() as begin:
+        for t in reversed(steps) if p["reverse"] else steps:
+            begin()
+            now = [a[:, t] for a in xs]
+            out = run.evaluate(body.jaxpr, body.consts, [*consts, *carry, *now])
+            carry, rows = out[: len(carry)], out[len(carry) :]
+            # one step after another in memory, as they will be read
+            stacked = stacked or [np.empty((len(steps), *a.shape), a.dtype) for a in rows]
+            for whole, a in zip(stacked, rows, strict=True):
+                whole[t] = a
+    if not steps:
+        shapes = [v.aval for v in body.jaxpr.outvars[len(carry) :]]
+        stacked = [np.zeros((0, len(x[0]), *a.shape), a.dtype) for a in shapes]
+    return [*carry, *(whole.swapaxes(0, 1) for whole in stacked)]
+
+
+def _while(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
+    n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
+    test, body, carry = x[:n], x[n:m], x[m:]
+    with run.loop() as begin:
+        while True:
+            begin()
+            (go,) = run.evaluate(p["cond_jaxpr"].jaxpr, p["cond_jaxpr"].consts, [*test, *carry])
+            run.decide(go, carry)
+            # mapped over a batch, each entry stops by itself; the rows follow what decides for them
+            first = run.leading(go)
+            if not first.any():
+                return carry
+            new = run.evaluate(p["body_jaxpr"].jaxpr, p["body_jaxpr"].consts, [*body, *carry])
+            carry = [
+                np.where(first.reshape(first.shape + (1,) * (a.ndim - first.ndim)), a, old)
+                for a, old in zip(new, carry, strict=True)
+            ]
+
+
+def _cond(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
+    index, *rest = x
+    run.decide(index, rest)
+    chosen = run.leading(index)
+    if (chosen != chosen[0]).any():
+        raise MixedError
+    branch = p["branches"][int(np.clip(chosen[0], 0, len(p["branches"]) - 1))]
+    return run.evaluate(branch.jaxpr, branch.consts, rest)
+
+
+def _split(_: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
+    return np.split(x[0], np.cumsum(p["sizes"])[:-1], axis=p["axis"] + 1)
+
+
+CONTROL: dict[str, Callable[..., list[Array]]] = {
+    "scan": _scan,
+    "while": _while,
+    "cond": _cond,
+    "split": _split,
+}
+"""Primitives with several results: control flow, whose body is a jaxpr of its own, and split."""
