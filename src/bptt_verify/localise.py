@@ -20,7 +20,7 @@ from bptt_verify import local
 from bptt_verify.compare import Comparison, compare, errors
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.judge import Judge
-from bptt_verify.oracle import Answer, Oracle
+from bptt_verify.oracle import Answer, Expected, Oracle
 from bptt_verify.shapes import Shape
 from bptt_verify.suspects import distinct, suspects
 
@@ -75,6 +75,7 @@ def diagnose(judge: Judge, failed: Case) -> Diagnosis | None:
             for name in wrong
         )
         likely, tried = _likely(oracle, case, drawn, ran.arrays, faults, dtype)
+        likely = likely or _patterns(faults, ran.arrays, answer, dtype)
         return Diagnosis(str(case), faults, likely, tried)
     return None
 
@@ -195,3 +196,32 @@ def _likely(
         elif len(first_only) < NAMED:
             first_only.append(f"{suspect.text} (explains {first} alone)")
     return tuple(dict.fromkeys(all_of_it or first_only)), tried
+
+
+def _patterns(
+    faults: tuple[Fault, ...], arrays: Mapping[str, Any], answer: Answer, dtype: np.dtype[Any]
+) -> tuple[str, ...]:
+    """What the wrong arrays have in common with the right ones, where no misreading explains them.
+
+    A factor, that of a mean over some of the entries or of a clipped norm; or clipped entries.
+    """
+    factors: dict[str, float] = {}
+    found = []
+    for name in (fault.name for fault in faults if fault.by_itself is not False):
+        got, (value, sigma) = np.asarray(arrays[name], np.float64), answer.quantities[name]
+        if got.shape != value.shape or not np.isfinite(got).all() or value.size < 2:
+            continue
+        factor = float((got * value).sum() / (value * value).sum())
+        scaled = Expected(factor * value, abs(factor) * sigma)
+        if factor and compare(arrays[name], scaled, dtype).ok:
+            factors[name] = factor
+            continue
+        bound = np.abs(got).max()
+        clipped = Expected(np.clip(value, -bound, bound), sigma)
+        if compare(arrays[name], clipped, dtype).ok:
+            found.append(f"{name} is clipped at ±{bound:.6g}")
+    for text in dict.fromkeys(f"{factor:.4g}" for factor in factors.values()):
+        alike = [name for name, factor in factors.items() if f"{factor:.4g}" == text]
+        is_are = "is" if len(alike) == 1 else "are"
+        found.append(f"{', '.join(alike)} {is_are} {text} times what it should be")
+    return tuple(found[:NAMED])

@@ -8,7 +8,7 @@ misreading is made here in the twin's own jaxpr, by `jax.lax.stop_gradient` and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -22,12 +22,12 @@ Values = list[Any]
 
 
 class Change(NamedTuple):
-    """What one equation becomes: `apply(equation, operands, evaluate)` returns its results.
+    """What equations become: `apply(equation, operands, evaluate)` returns the results of each.
 
     For a scan, `apply` changes a step: `apply(step, operands, evaluate)`, see `Step`.
     """
 
-    site: Site
+    sites: Collection[Site]
     apply: Callable[[Any, Values, Callable[..., Values]], Values]
     besides: tuple[Var, ...] = ()
     """Values of the same jaxpr that `apply` needs, given after the operands."""
@@ -94,7 +94,7 @@ def reads(jaxpr: Jaxpr, var: Var) -> Iterator[tuple[Site, int, Any]]:
 
 
 def evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], change: Change) -> Values:
-    """The results of the jaxpr, with one change to it."""
+    """The results of the jaxpr, with this change to it."""
     return _evaluate(closed, arguments, change, ())
 
 
@@ -111,11 +111,11 @@ def _evaluate(
     for i, eqn in enumerate(jaxpr.eqns):
         here = (*inside, i)
         x = [read(atom) for atom in eqn.invars]
-        if change.site[: len(here)] != here:
+        if not any(site[: len(here)] == here for site in change.sites):
             results = bind(eqn, *x)
         elif eqn.primitive.name == "scan":
             results = _scan(eqn, x, change, here)
-        elif change.site == here:
+        elif here in change.sites:
             besides = [values[var] for var in change.besides]
             results = change.apply(eqn, [*x, *besides], lambda *x, eqn=eqn: bind(eqn, *x))
         else:
@@ -138,17 +138,17 @@ def _scan(eqn: Any, x: Values, change: Change, here: Site) -> Values:
     consts = x[:n]
 
     def body(*operands: Any) -> Values:
-        if change.site == here:
+        if here in change.sites:
             return bind_body(*operands)
         return _evaluate(p["jaxpr"], operands, change, here)
 
     def bind_body(*operands: Any) -> Values:
-        return _evaluate(p["jaxpr"], operands, Change((-1,), change.apply), here)
+        return _evaluate(p["jaxpr"], operands, Change((), change.apply), here)
 
     def step(carry: Values, now: tuple[Any, Values]) -> tuple[Values, Values]:
         t, rows = now
         operands = [*consts, *carry, *rows]
-        if change.site == here:
+        if here in change.sites:
             out = change.apply(Step(t, p["jaxpr"]), operands, body)
         else:
             out = body(*operands)

@@ -1,0 +1,146 @@
+"""Likely mistakes: what each would make of the gradients, found by asking the twin.
+
+A suspect is a wrong backward pass in words ("the derivative of tanh was left out, cell.py:14") and
+the answer it would give. Which suspects there are follows from the pair and from the twin's jaxpr
+alone, so it works for any cell; which one is right is for `bptt_verify.localise` to find out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import Var
+
+from bptt_verify.draw import Case, Drawn
+from bptt_verify.oracle import Answer, Oracle, Twin
+from bptt_verify.shapes import Shape
+from bptt_verify.surgery import Change, Site, evaluate, names, sites
+from bptt_verify.suspects.ends import (
+    of_cotangents,
+    of_options,
+    of_results,
+    of_sequences,
+    of_windows,
+)
+from bptt_verify.suspects.scans import carries, of_scan, on_operands
+from bptt_verify.suspects.suspect import Known, Suspect, name_of, source, where
+from bptt_verify.suspects.terms import (
+    of_any,
+    of_function,
+    of_gates,
+    of_product,
+    of_sum,
+    without_path,
+)
+
+PARTING = {"split", "slice", "dynamic_slice", "gather"}
+"""Primitives that take parts of their first operand."""
+
+__all__ = ["Suspect", "distinct", "suspects"]
+
+
+def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Iterator[Suspect]:
+    """All suspects for a case, the plain ones first."""
+    right = oracle.answer(case, drawn, dtype)
+    yield from of_cotangents(oracle, case, drawn, dtype)
+    yield from of_options(oracle, case, drawn, dtype)
+    yield from of_results(oracle, case, right)
+    yield from of_sequences(oracle, case, drawn, dtype, right)
+    closed = oracle.forward_jaxpr(case, drawn)
+    results = sorted([*oracle.pair.outputs, *oracle.pair.probes])
+
+    def changed(change: Change) -> Twin:
+        def twin(inputs: dict[str, Any]) -> dict[str, Any]:
+            arguments = jax.tree.leaves(inputs)
+            return dict(zip(results, evaluate(closed, arguments, change), strict=True))
+
+        return twin
+
+    def answer(change: Change) -> Callable[[], Answer]:
+        return lambda: oracle.answer(case, drawn, dtype, twin=changed(change))
+
+    inputs = sorted([*oracle.pair.inputs, *oracle.pair.taps])
+    found = list(sites(closed.jaxpr))
+    known = Known(
+        names(closed.jaxpr, dict(zip(closed.jaxpr.invars, inputs, strict=True))),
+        {var: eqn for _, eqn in found for var in eqn.outvars},
+        {
+            times * case.sizes[letter]: times
+            for text in oracle.pair.shapes().values()
+            for times, letter in Shape(text).axes
+            if letter and times > 1
+        },
+        {
+            eqn.invars[0]
+            for _, eqn in found
+            if eqn.primitive.name in PARTING and isinstance(eqn.invars[0], Var)
+        },
+    )
+    steps = case.sizes.get(oracle.pair.time or "", 1)
+    alone = [([site], eqn) for site, eqn in found]
+    for kind, places in (("at every step", list(_unrolled(found, steps))), ("", alone)):
+        for misread in (of_function, of_product, of_scan, of_gates, of_sum, of_any):
+            for at, eqn in places:
+                for text, apply, *besides in misread(eqn, known):
+                    change = Change(at, apply, *besides)
+                    kinds = f"{misread.__name__} {kind}"
+                    yield Suspect(f"{text} {where(eqn)}", answer(change), kinds)
+        for at, eqn in places if kind else ():
+            for text, several, apply in _once(at, eqn, known):
+                yield Suspect(f"{text} {where(eqn)}", answer(Change(several, apply)), "once")
+
+    scans = [(site, eqn) for site, eqn in found if eqn.primitive.name == "scan"]
+    if len(scans) == 1 and not scans[0][1].params["reverse"]:
+        ((site, eqn),) = scans
+
+        def cut(t: int) -> Twin:
+            return changed(Change([site], on_operands(carries(eqn), lambda now: now != t)))
+
+        yield from of_windows(oracle, case, drawn, dtype, right, cut)
+
+
+def _unrolled(found: Sequence[tuple[Site, Any]], steps: int) -> Iterator[tuple[list[Site], Any]]:
+    """The equations that a loop in Python, or a helper, makes of one piece of text.
+
+    Those of all steps, for each of as many places as a step has; then all of them.
+    """
+    alike: dict[Any, list[tuple[Site, Any]]] = {}
+    for site, eqn in found:
+        shapes = [getattr(a.aval, "shape", None) for a in eqn.invars]
+        alike.setdefault((eqn.primitive.name, source(eqn), str(shapes)), []).append((site, eqn))
+    for group in alike.values():
+        each = len(group) // steps if steps > 1 and len(group) % steps == 0 else 0
+        groups = [group[i::each] for i in range(each)]
+        for several in groups if each == 1 else [*groups, group]:
+            if len(several) > 1:
+                yield [site for site, _ in several], several[0][1]
+
+
+def _once(
+    at: Sequence[Site], eqn: Any, known: Known
+) -> Iterator[tuple[str, Sequence[Site], Callable[..., Any]]]:
+    """A product at every step whose factor counts at one step only: = for +=."""
+    if eqn.primitive.name == "dot_general":
+        for i in (0, 1):
+            if factor := name_of(known, eqn.invars[i], ""):
+                for word, others in (("first", at[1:]), ("last", at[:-1])):
+                    text = f"only the {word} step counts for {factor} (= for +=):"
+                    yield text, others, without_path(i)
+
+
+def distinct(oracle: Oracle, case: Case) -> Case:
+    """A case like this one in which no two sizes are equal and all values are plain.
+
+    Small enough to be quick, and large enough that different mistakes differ in it.
+    """
+    pair = oracle.pair
+    letters = sorted(pair.letters(), key=lambda x: (x != pair.time, x != pair.batch))
+    if pair.time not in letters:
+        letters = ["", *letters]
+    sizes = dict(zip(letters, (4, 2, 3, 5, 6, 7, 8, *range(9, 99)), strict=False))
+    sizes = {letter: sizes[letter] for letter in pair.letters()}
+    return replace(case, sizes=sizes, fills=dict.fromkeys(case.fills, "normal:0"))

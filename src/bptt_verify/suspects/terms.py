@@ -1,0 +1,223 @@
+"""Mistakes in one equation of the twin, misread: a function, a product, a sum."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import combinations
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Literal
+
+from bptt_verify.surgery import Values, as_if, slope, still
+from bptt_verify.suspects.suspect import Known, Misread, called, has_floats, name_of
+
+UNARY = {
+    *("tanh", "logistic", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "sqrt", "rsqrt"),
+    *("erf", "square", "integer_pow", "custom_jvp_call", "custom_vjp_call", "sinh", "cosh", "atan"),
+}
+SUMS = {"add": (1, 1), "add_any": (1, 1), "sub": (1, -1)}
+
+
+def of_function(eqn: Any, known: Known) -> Misread:
+    """Of y = f(x), each entry by itself."""
+    name = eqn.primitive.name
+    x = [v for v in eqn.invars if getattr(v.aval, "shape", None) is not None]
+    if name not in UNARY or len(x) != 1 or len(eqn.outvars) != 1:
+        return
+    if x[0].aval.shape != eqn.outvars[0].aval.shape or not has_floats(x[0]):
+        return
+    f = called(eqn)
+
+    def prime(g: Callable[[Any, Any, Callable[[Any], Any]], Any]) -> Any:
+        def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+            (y,) = run(*x)
+
+            def derivative(at: Any) -> Any:
+                _, vjp = jax.vjp(lambda x: run(x)[0], at)
+                return vjp(jnp.ones_like(at))[0]
+
+            return [slope(y, x[0], g(x[0], y, derivative))]
+
+        return apply
+
+    yield f"the derivative of {f} is missing", prime(lambda x, y, d: jnp.ones_like(y))
+    yield f"the derivative of {f} was applied twice", prime(lambda x, y, d: d(x) ** 2)
+    yield f"the derivative of {f} was taken at {f} of its argument", prime(lambda x, y, d: d(y))
+    yield f"{f} itself stands for its derivative", prime(lambda x, y, d: y)
+    yield f"1 - y stands for the derivative of y = {f}", prime(lambda x, y, d: 1 - y)
+    yield f"1 - y² stands for the derivative of y = {f}", prime(lambda x, y, d: 1 - y * y)
+    yield f"y (1 - y) stands for the derivative of y = {f}", prime(lambda x, y, d: y * (1 - y))
+    yield f"(1 - y)² stands for the derivative of y = {f}", prime(lambda x, y, d: (1 - y) ** 2)
+    yield f"1 - x² stands for the derivative of {f} at x", prime(lambda x, y, d: 1 - x * x)
+    yield f"x (1 - x) stands for the derivative of {f} at x", prime(lambda x, y, d: x * (1 - x))
+    yield f"the path through {f} is missing", prime(lambda x, y, d: jnp.zeros_like(y))
+
+
+def of_product(eqn: Any, known: Known) -> Misread:
+    """Of y = a b, a product of entries or of matrices."""
+    name = eqn.primitive.name
+    if name not in ("mul", "dot_general", "div") or not all(map(has_floats, eqn.invars)):
+        return
+
+    if name == "dot_general":
+        for i in (0, 1):
+            yield from _of_matrix(eqn, known, i)
+    if name == "mul" and eqn.invars[0].aval.shape == eqn.invars[1].aval.shape:
+        for i in (0, 1):
+            yield "a factor is multiplied by itself, not by the other one:", _itself(i)
+            yield "a factor of the product is missing:", _factor_missing(i)
+            maker = (
+                None
+                if isinstance(eqn.invars[1 - i], Literal)
+                else known.makers.get(eqn.invars[1 - i])
+            )
+            if maker and maker.primitive.name in UNARY and len(maker.invars) == 1:
+                yield (
+                    f"the argument of {called(maker)} stands where {called(maker)} is meant:",
+                    _argument(i),
+                    (maker.invars[0],),
+                )
+    for i in (0, 1):
+        factor = name_of(known, eqn.invars[i], f"the {('first', 'second')[i]} factor")
+        yield f"the path through {factor} is missing from the product:", without_path(i)
+
+
+def without_path(i: int) -> Any:
+    """Nothing goes back through operand i."""
+
+    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+        return run(*(still(a) if k == i else a for k, a in enumerate(x)))
+
+    return apply
+
+
+def _of_matrix(eqn: Any, known: Known, i: int) -> Misread:
+    """Of a product with a square matrix, or with several side by side, such as those of gates."""
+    shape = eqn.invars[i].aval.shape
+    if len(shape) != 2:
+        return
+    matrix = name_of(known, eqn.invars[i], "A")
+    if shape[0] == shape[1] > 1:
+        text = f"{matrix} is transposed, or {matrix}ᵀ is not, in the product"
+        yield text, _instead(i, jnp.transpose)
+    for axis, blocks in ((k, known.gates[n]) for k, n in enumerate(shape) if n in known.gates):
+        if shape[1 - axis] * blocks == shape[axis]:
+            yield (
+                f"each of the {blocks} blocks of {matrix} is transposed, or its transpose is not, "
+                "in the product",
+                _instead(i, partial(_by_block, axis, [jnp.transpose] * blocks)),
+            )
+        for k in range(blocks):
+            one = [jnp.asarray if j == k else jnp.zeros_like for j in range(blocks)]
+            others = [jnp.zeros_like if j == k else jnp.asarray for j in range(blocks)]
+            block = f"block {k + 1} of {blocks} of {matrix}"
+            yield (
+                f"the path through {block} is missing from the product",
+                _instead(i, partial(_by_block, axis, others)),
+            )
+            yield (
+                f"only the path through {block} counts in the product",
+                _instead(i, partial(_by_block, axis, one)),
+            )
+
+
+def _by_block(axis: int, made: Sequence[Callable[[Any], Any]], a: Any) -> Any:
+    """The array with something made of each of its blocks."""
+    parts = jnp.split(a, len(made), axis)
+    return jnp.concatenate([make(part) for make, part in zip(made, parts, strict=True)], axis)
+
+
+def of_gates(eqn: Any, known: Known) -> Misread:
+    """Of a value that is split into gates: two of them in each other's place."""
+    if len(eqn.outvars) != 1 or eqn.outvars[0] not in known.parted:
+        return
+
+    def swapped(axis: int, order: Sequence[int]) -> Any:
+        def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+            (y,) = run(*x)
+            parts = jnp.split(y, len(order), axis)
+            return [as_if(y, jnp.concatenate([parts[k] for k in order], axis))]
+
+        return apply
+
+    shape = eqn.outvars[0].aval.shape
+    for axis, n in enumerate(shape):
+        blocks = known.gates.get(n, 1)
+        for i, j in combinations(range(blocks), 2):
+            order = list(range(blocks))
+            order[i], order[j] = j, i
+            yield f"gates {i + 1} and {j + 1} of {blocks} are swapped:", swapped(axis, order)
+
+
+def _instead(i: int, wrong: Callable[[Any], Any]) -> Any:
+    """For the other factor, the product is one with something else in place of factor i."""
+
+    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+        other = [wrong(still(a)) if k == i else a for k, a in enumerate(x)]
+        right = [a if k == i else still(a) for k, a in enumerate(x)]
+        return [as_if(run(*x)[0], run(*other)[0] + run(*right)[0])]
+
+    return apply
+
+
+def _itself(i: int) -> Any:
+    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+        a, b = x[i], x[1 - i]
+        return [as_if(run(*x)[0], a * still(a) + still(a) * b)]
+
+    return apply
+
+
+def _factor_missing(i: int) -> Any:
+    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+        a, b = x[i], x[1 - i]
+        return [as_if(run(*x)[0], a + still(a) * b)]
+
+    return apply
+
+
+def _argument(i: int) -> Any:
+    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+        *x, argument = x
+        a, b = x[i], x[1 - i]
+        return [as_if(run(*x)[0], a * still(argument) + still(a) * b)]
+
+    return apply
+
+
+def of_sum(eqn: Any, known: Known) -> Misread:
+    """Of y = a + b or a - b: a path forgotten, or with the other sign."""
+    signs = SUMS.get(eqn.primitive.name)
+    if signs is None or not all(map(has_floats, eqn.invars)):
+        return
+
+    def weighted(weights: tuple[float, float]) -> Any:
+        def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+            return [as_if(run(*x)[0], weights[0] * x[0] + weights[1] * x[1])]
+
+        return apply
+
+    first, second = map(float, signs)
+    yield "the path through the first term is missing:", weighted((0.0, second))
+    yield "the path through the second term is missing:", weighted((first, 0.0))
+    yield "the first term has the wrong sign:", weighted((-first, second))
+    yield "the second term has the wrong sign:", weighted((first, -second))
+
+
+def of_any(eqn: Any, known: Known) -> Misread:
+    """Of any result: the wrong sign, or counted twice."""
+    if len(eqn.outvars) != 1 or not has_floats(eqn.outvars[0]) or eqn.primitive.name == "scan":
+        return
+
+    def scaled(factor: float) -> Any:
+        def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+            (y,) = run(*x)
+            return [as_if(y, factor * y)]
+
+        return apply
+
+    yield "the derivative has the wrong sign:", scaled(-1.0)
+    yield "the derivative is counted twice:", scaled(2.0)

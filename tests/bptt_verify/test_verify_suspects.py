@@ -1,0 +1,101 @@
+"""Mistakes that people make in an LSTM, and what the report says is likely."""
+
+import numpy as np
+import pytest
+
+import lstm_layer
+from bptt_verify import draw, verify
+from bptt_verify.judge import Judge
+from bptt_verify.localise import diagnose
+from bptt_verify.pairs import rnn_pair
+from lstm_layer import looped, pair_of, scanned
+from manual_bptt import rnn
+from planting import planted
+
+LOOP = "for t in reversed(range(len(x))):"
+AFTER = "after = da @ W"
+DC_NEXT = "dc_next = dc * f"
+RETURN = 'return {"x": dx,'
+
+# what is right, what was written, words of a good diagnosis
+MISTAKES = {
+    "the first step": (LOOP, "for t in range(len(x) - 1, 0, -1):", "first step is left out"),
+    "the last step": (LOOP, "for t in range(len(x) - 2, -1, -1):", "last step is left out"),
+    "one sequence": ("da.sum(0)", "da[0]", "only the first sequence of the batch counts in db"),
+    "slope": ("(1 - g * g)", "(1 - g) ** 2", "(1 - y)² stands for the derivative of y = tanh"),
+    "gate order": ("da_i, da_f, da_g, da_o]", "da_i, da_f, da_o, da_g]", "gates 3 and 4 of 4"),
+    "blocks": (
+        AFTER,
+        "after = sum(a @ w.T for a, w in zip(np.split(da, 4, 1), np.split(W, 4)))",
+        "each of the 4 blocks of W is transposed",
+    ),
+    "one gate": (AFTER, "after = da_f @ np.split(W, 4)[1]", "only the path through block 2 of 4"),
+    "a gate forgotten": (
+        "dx[t] = da @ U",
+        "dx[t] = np.delete(da, np.s_[:len(W) // 4], 1) @ U[len(W) // 4:]",
+        "the path through block 1 of 4 of U is missing",
+    ),
+    "stale cell": ("tc = np.tanh(new)", "tc = np.tanh(c)", "the previous value of the state"),
+    "new cell": ("dc * c * f", "dc * new * f", "the new value of the state that starts as c0"),
+    "new state": (
+        "da.T @ h\n",
+        "da.T @ kept[t][4]\n",
+        "the new value of the state that starts as h0",
+    ),
+    "chunks": (
+        f"{AFTER}\n        {DC_NEXT}",
+        f"{AFTER} * (t != 2)\n        {DC_NEXT} * (t != 2)",
+        "every state is carried back within chunks of 2 steps only",
+    ),
+    "clipped": (
+        RETURN,
+        f"dU = np.clip(dU, -0.1, 0.1)\n    {RETURN}",
+        "dU is clipped at ±0.1",
+    ),
+    "norm": (
+        RETURN,
+        f"dU, dW, db = (a * np.asarray(0.3, a.dtype) for a in (dU, dW, db))\n    {RETURN}",
+        "dU, dW, db are 0.3 times what it should be",
+    ),
+    "=": ("dW += da.T", "dW = da.T", "only the first step counts for W"),
+}
+IN_A_LOOP = ["slope", "gate order", "blocks", "one gate", "="]
+
+
+def likely(name, twin):
+    right, wrong, _ = MISTAKES[name]
+    pair = pair_of(planted(lstm_layer, right, wrong).backward, twin)
+    judge = Judge(pair, np.dtype(np.float64))
+    return diagnose(judge, draw.parse(pair, "seed=1")).likely
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_in_an_lstm_is_named(name):
+    assert any(MISTAKES[name][2] in text for text in likely(name, scanned))
+
+
+@pytest.mark.parametrize("name", IN_A_LOOP)
+def test_a_twin_in_a_python_loop_tells_as_much(name):
+    assert any(MISTAKES[name][2] in text for text in likely(name, looped))
+
+
+@pytest.mark.parametrize("twin", [scanned, looped])
+def test_the_layer_without_mistake_passes(twin):
+    assert verify(pair_of(lstm_layer.backward, twin), cases=30, dtype="float32").ok
+
+
+def test_a_window_is_named():
+    wrong = """delta = np.zeros_like(states)
+    for end in range(len(delta)):
+        carried = dlast * (end == len(delta) - 1)
+        for t in range(end, max(end - 2, 0) - 1, -1):
+            now = ((dstates[t] if t == end else 0) + carried) * f.df(states[t])
+            delta[t] += now
+            carried = now @ W"""
+    text = rnn.__loader__.get_source(rnn.__name__)
+    start = text.index("delta = np.empty_like(states)")
+    end = text.index("# (10) ∂L/∂W = Σ_t δ_t s_{t-1}ᵀ\n    before")
+    pair = rnn_pair(planted(rnn, text[start:end].rstrip(), wrong))
+    judge = Judge(pair, np.dtype(np.float64))
+    found = diagnose(judge, draw.parse(pair, "seed=1")).likely
+    assert any("carried back over 2 steps only (a window)" in text for text in found), found
