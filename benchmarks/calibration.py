@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -159,19 +160,22 @@ def read(arguments: argparse.Namespace) -> None:
     print("| pair | dtype | cases | median | 99.9 % | highest | m for 1e-6 | alarms |")
     print("|---|---|---|---|---|---|---|---|")
     total = alarms = 0
+    needed: list[float] = []
     for pair, dtype in kinds:
         of = [p for p in parts if (p["pair"], p["dtype"]) == (pair, dtype)]
         cases = sum(p["cases"] for p in of)
         found = sum(len(p["alarms"]) for p in of)
         high = sorted((x for p in of for x in p["highest"]), reverse=True)
         histogram = np.sum([p["histogram"] for p in of], axis=0)
+        needed.append(extrapolated(high, cases, 1e-6))
         print(
             f"| {pair} | {dtype} | {cases} | {quantile(histogram, 0.5):.2f} "
             f"| {quantile(histogram, 0.999):.2f} | {high[0]:.2f} "
-            f"| {extrapolated(high, cases, 1e-6):.1f} | {found} |"
+            f"| {needed[-1]:.1f} | {found} |"
         )
         total, alarms = total + cases, alarms + found
     print(f"\n{total} cases, {alarms} false alarms, {sum(p['given_up'] for p in parts)} given up")
+    print(f"so m is {math.floor(max(needed)) + 1}")
     print("\n| dtype | an entry of one case (median) | 99 % of entries, one case | 200 cases |")
     print("|---|---|---|---|")
     for dtype in dict.fromkeys(p["dtype"] for p in parts):
@@ -192,6 +196,8 @@ def quantile(histogram: np.ndarray[Any, Any], q: float) -> float:
 def extrapolated(high: list[float], cases: int, probability: float) -> float:
     """Where the tail, a power law fitted to the highest (Hill's estimator), has the probability."""
     k = min(len(high) - 1, max(20, cases // 2000))
+    if high[k] == 0:
+        return 0.0
     index = float(np.mean(np.log(np.array(high[:k]) / high[k])))
     return high[k] * (k / cases / probability) ** index
 

@@ -4,7 +4,8 @@ The twin's computation (its values and its vjp) is a jaxpr. It is evaluated once
 stands, and in the same pass `SAMPLES` more times with every floating-point operation perturbed by
 a random relative amount of at most u, the unit roundoff of the dtype under test. The spread of an
 entry over the samples, σ, is the scale of the error that a correct program in that dtype makes
-there. A sum over k terms gets √k of the noise: the subject may add them in any order.
+there. What noise a sum gets, where noise is shared, and what happens to what the backward pass
+reads of the forward pass: docs/tolerance.md.
 
 NumPy evaluates the jaxpr: a fresh shape costs no compilation, and XLA is not trusted with its own
 check. What NumPy has no rule for here is handed to JAX, one primitive at a time.
