@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -39,6 +40,18 @@ def progress(*columns: ProgressColumn) -> Progress:
         transient=True,
         disable=not errors.is_terminal,
     )
+
+
+def check_writable(path: Path | None) -> None:
+    """Raise `UsageError` where no file can be written there: before a long run, not after it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise UsageError(f"cannot write {path}: it is a folder")
+    if not path.parent.is_dir():
+        raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot write {path}: no permission to write in {path.parent}")
 
 
 def write_json(path: Path, data: object) -> None:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.text import Text
 
-from bptt_verify.cli.console import UsageError, console, write_json
+from bptt_verify.cli.console import UsageError, check_writable, console, write_json
 from manual_bptt._files import replacing
 from manual_bptt.activations import ACTIVATIONS
 from manual_bptt.flow import error_norms
@@ -55,6 +55,8 @@ def gradients(
     """
     if plot is not None and plot.suffix not in FORMATS:
         raise UsageError(f"--plot: expected a name ending in {' or '.join(FORMATS)}, got {plot}")
+    check_writable(json_file)
+    check_writable(plot)
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
     try:

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from bptt_verify.cli.console import UsageError, console, progress, write_json
+from bptt_verify.cli.console import UsageError, check_writable, console, progress, write_json
 from bptt_verify.mutants import CATALOGUE, Kill, Mutant
 from bptt_verify.mutants.matrix import CASES, Line, Start, lines, start
 from bptt_verify.peers import PEERS, Outcome
@@ -20,10 +20,10 @@ from bptt_verify.render import versions_line
 from bptt_verify.report import versions
 
 MARKS: dict[Outcome, Text] = {
-    "killed": Text("killed", style="green"),
+    "killed": Text("x", style="green"),
     "survived": Text("·", style="red"),
-    "not installed": Text("not installed", style="dim"),
-    "does not apply": Text("n/a", style="dim"),
+    "not installed": Text("–", style="dim"),
+    "does not apply": Text("", style="dim"),
 }
 
 
@@ -50,6 +50,7 @@ def mutants(
     json_file
         Write the matrix there too, as JSON.
     """
+    check_writable(json_file)
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
     chosen = _chosen(only)
@@ -68,6 +69,7 @@ def mutants(
     survivors = [line.mutant for line in found if line.kill is None]
     complete = not survivors and all(s.alarm is None for s in starts.values())
     console.print(_table(list(starts.values()), found))
+    console.print(_legend(list(starts.values())), soft_wrap=True)
     console.print(_summary(survivors, found))
     console.print(versions_line())
     if json_file is not None:
@@ -86,15 +88,15 @@ def _chosen(only: str | None) -> list[Mutant]:
 
 def _table(starts: Sequence[Start], found: Sequence[Line]) -> Table:
     grid = Table(
-        title=f"mutants killed by bptt verify (at most {CASES} cases) and by others; · survived",
+        title=f"mutants killed by bptt verify (at most {CASES} cases) and by others",
         title_justify="left",
         header_style="bold",
     )
     grid.add_column("mutant", overflow="fold")
     grid.add_column("source", overflow="fold")
     grid.add_column("bptt verify", overflow="fold")
-    for peer in PEERS:
-        grid.add_column(peer.name)
+    for letter in _letters():
+        grid.add_column(letter, justify="right", no_wrap=True)
     absent = {
         peer.name
         for peer in PEERS
@@ -105,7 +107,7 @@ def _table(starts: Sequence[Start], found: Sequence[Line]) -> Table:
             f"no mutant ({first.pair})",
             "",
             Text(f"false alarm in {first.alarm.row}", style="red") if first.alarm else "passes",
-            *("–" if peer.name in absent else _start_cell(first, peer.name) for peer in PEERS),
+            *("–" if peer.name in absent else str(first.false_alarms[peer.name]) for peer in PEERS),
         )
     grid.add_section()
     for line in found:
@@ -136,13 +138,21 @@ def _say(kill: Kill) -> str:
     return f"{kill.row}{where}" + (" (float32)" if kill.dtype == "float32" else "")
 
 
-def _start_cell(first: Start, peer: str) -> str:
-    if first.seeds[peer] is None:
-        return "never passes"
-    alarms = first.false_alarms[peer]
-    if not alarms:
-        return "passes"
-    return f"passes after {alarms} false alarm{'s' * (alarms > 1)}"
+def _letters() -> dict[str, str]:
+    """The column of each peer: their names would not fit beside each other."""
+    return {chr(ord("a") + i): peer.name for i, peer in enumerate(PEERS)}
+
+
+def _legend(starts: Sequence[Start]) -> Text:
+    """What the letters and marks mean, and which peers cannot be asked."""
+    names = ", ".join(f"{letter} {name}" for letter, name in _letters().items())
+    never = {name for first in starts for name, seed in first.seeds.items() if seed is None}
+    return Text(
+        f"{names}\nx killed, · survived, – not installed; beside the pair without mutant: false "
+        "alarms before a seed was found that passes"
+        + (f"; accepts nothing: {', '.join(sorted(never))}" if never else ""),
+        style="dim",
+    )
 
 
 def _summary(survivors: Sequence[Mutant], found: Sequence[Line]) -> Text:

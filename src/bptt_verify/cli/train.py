@@ -14,7 +14,14 @@ from cyclopts import Parameter
 from rich.progress import TextColumn
 from rich.table import Table
 
-from bptt_verify.cli.console import UsageError, console, errors, progress, write_json
+from bptt_verify.cli.console import (
+    UsageError,
+    check_writable,
+    console,
+    errors,
+    progress,
+    write_json,
+)
 from bptt_verify.compare import Comparison
 from bptt_verify.live import Live
 from manual_bptt import charlm
@@ -82,6 +89,8 @@ def train(
     """
     if verify_every < 0 or sample < 0:
         raise UsageError("--verify-every and --sample: expected at least 0")
+    check_writable(json_file)
+    check_writable(checkpoint)
     wanted: dict[str, int | float | str | None] = {
         "steps": steps,
         "hidden": hidden,

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.progress import Progress
 
 from bptt_verify import regression as regressions
-from bptt_verify.cli.console import UsageError, console, progress, write_json
+from bptt_verify.cli.console import UsageError, check_writable, console, progress, write_json
 from bptt_verify.guard import LIMIT, LONGEST
 from bptt_verify.load import LoadError, load
 from bptt_verify.pair import Pair
@@ -60,7 +60,8 @@ def verify(
     case
         One case, as a failure prints it, instead of random ones.
     regression
-        A folder: for every pair and dtype that fails, write a test there that holds on to the case.
+        A folder, made if need be: for every pair and dtype that fails, a test is written there that
+        holds on to the case.
     limit
         Seconds that one call of forward and backward may take.
     isolate
@@ -70,13 +71,14 @@ def verify(
     json_file
         Write the reports there too, as JSON.
     """
+    check_writable(json_file)
     pairs = _pairs(target)
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     if cases < 1:
         raise UsageError(f"--cases: expected at least 1, got {cases}")
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
-    if regression is not None and not regression.is_dir():
+    if regression is not None and regression.exists() and not regression.is_dir():
         raise UsageError(f"--regression: expected a folder, got {regression}")
     if not 0 < limit <= LONGEST:
         raise UsageError(f"--limit: expected seconds, above 0 and at most {LONGEST:g}, got {limit}")
@@ -124,6 +126,8 @@ def _run(
                 pair, cases, seed, dtype, workers, progress=done, limit=limit, isolate=isolate
             )
         return run(pair, cases, seed, dtype, case=case, progress=done, limit=limit, isolate=isolate)
+    except MemoryError:
+        raise UsageError(f"pair {pair.name!r}: its arrays do not fit in memory") from None
     except BrokenProcessPool:
         raise UsageError(f"pair {pair.name!r}: a worker died; try --isolate") from None
     except ValueError as error:  # the pair, the twin or the case is not what it should be
@@ -136,6 +140,7 @@ def _write_regressions(folder: Path, tested: Iterable[tuple[Report, Pair]]) -> N
     for report, pair in tested:
         if report.first_failure and pair.origin:
             try:
+                folder.mkdir(parents=True, exist_ok=True)
                 path = regressions.write(folder, report, pair.origin)
             except OSError as error:
                 raise UsageError(f"cannot write in {folder}: {error.strerror}") from error
