@@ -268,3 +268,51 @@ def test_sigma_is_in_proportion_at_the_ends_of_the_range(scale):
     (_, usual) = run(lambda a: a * 3.0, A)[1][0]
     (_, far) = run(lambda a: a * 3.0, A * scale)[1][0]
     np.testing.assert_allclose(far / scale, usual, rtol=0.2)
+
+
+def test_sums_of_the_same_terms_round_apart():
+    x = np.array([1.0, -1.0, 1e-4])
+    w = np.array([[1.0, 1.0], [1.0, 1.0], [1.0, 0.5]])
+    _, ((value, sigma),) = run(lambda x, w: (x @ w)[0] - (x @ w)[1], x, w, dtype=F32)
+    honest = np.float32(1 + 1e-4) - 1 - (np.float32(1 + 5e-5) - 1)  # the small term first
+    assert 0 < abs(honest - value) < 9 * sigma
+    assert sigma < 1e-6
+
+
+def test_equal_errors_add_up():
+    n = 256
+
+    def in_one(x):
+        return (x / 3 - 1 / 3).sum()
+
+    def step_by_step(x):
+        return lax.scan(lambda c, x_t: (c + (x_t / 3 - 1 / 3), None), 0.0, x)[0]
+
+    x = np.full(n, 1 + 1e-4)
+    for f in (in_one, step_by_step):
+        _, ((_, sigma),) = run(f, x, dtype=F32)
+        # each is off by up to u/3, all of them the same way
+        assert sigma > n * 2**-24 / 3 / 5
+
+
+def test_what_the_backward_pass_reads_does_not_cancel_as_the_twin_s_own():
+    def shifted(x, cotangent):
+        """The gradient in x of a function that does not see the mean of x: large against it."""
+
+        def normalised(x):
+            away = x - x.mean()
+            return away / jnp.sqrt((away * away).mean())
+
+        _, vjp = jax.vjp(normalised, x)
+        return vjp(cotangent)[0]
+
+    x, cotangent = 1000 + normal(6), normal(6, seed=3)
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(shifted)(x, cotangent)
+
+    def spread(cotangents):
+        rounding = Rounding(F32, np.random.default_rng(0), margin=9)
+        ((_, sigma),) = rounding.run(closed, [x[None], cotangent[None]], cotangents)
+        return sigma
+
+    assert (spread(1) > 2 * spread(0)).any()
