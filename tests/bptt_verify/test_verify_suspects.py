@@ -59,7 +59,7 @@ MISTAKES = {
     ),
     "=": ("dW += da.T", "dW = da.T", "only the first step counts for W"),
 }
-IN_A_LOOP = ["slope", "gate order", "blocks", "one gate", "="]
+IN_A_LOOP = ["slope", "gate order", "one gate", "=", "new cell", "chunks"]
 
 
 def likely(name, twin):

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import ne
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ from bptt_verify.suspects.ends import (
     of_sequences,
     of_windows,
 )
+from bptt_verify.suspects.loops import Group, cut, of_carries, of_products, states
 from bptt_verify.suspects.scans import carries, of_scan, on_operands
 from bptt_verify.suspects.suspect import Known, Suspect, name_of, source, where
 from bptt_verify.suspects.terms import (
@@ -53,15 +56,19 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
     closed = oracle.forward_jaxpr(case, drawn)
     results = sorted([*oracle.pair.outputs, *oracle.pair.probes])
 
-    def changed(change: Change) -> Twin:
-        def twin(inputs: dict[str, Any]) -> dict[str, Any]:
-            arguments = jax.tree.leaves(inputs)
-            return dict(zip(results, evaluate(closed, arguments, change), strict=True))
+    def named(
+        made: Callable[[Sequence[Any]], Sequence[Any]], inputs: dict[str, Any]
+    ) -> dict[str, Any]:
+        return dict(zip(results, made(jax.tree.leaves(inputs)), strict=True))
 
-        return twin
+    def changed(change: Change) -> Twin:
+        return partial(named, lambda arguments: evaluate(closed, arguments, change))
+
+    def asked(twin: Twin) -> Answer:
+        return oracle.answer(case, drawn, dtype, twin=twin)
 
     def answer(change: Change) -> Callable[[], Answer]:
-        return lambda: oracle.answer(case, drawn, dtype, twin=changed(change))
+        return partial(asked, changed(change))
 
     inputs = sorted([*oracle.pair.inputs, *oracle.pair.taps])
     found = list(sites(closed.jaxpr))
@@ -81,29 +88,42 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
         },
     )
     steps = case.sizes.get(oracle.pair.time or "", 1)
+    groups = list(_unrolled(found, steps))
+    loop = states([g for g in groups if len(g) == steps and len(g[0][0]) == 1], known)
+    together = [([site for site, _ in group], group[0][1]) for group in groups]
     alone = [([site], eqn) for site, eqn in found]
-    for kind, places in (("at every step", list(_unrolled(found, steps))), ("", alone)):
+    for kind, places in (("at every step", together), ("", alone)):
         for misread in (of_function, of_product, of_scan, of_gates, of_sum, of_any):
             for at, eqn in places:
                 for text, apply, *besides in misread(eqn, known):
                     change = Change(at, apply, *besides)
                     kinds = f"{misread.__name__} {kind}"
                     yield Suspect(f"{text} {where(eqn)}", answer(change), kinds)
-        for at, eqn in places if kind else ():
-            for text, several, apply in _once(at, eqn, known):
-                yield Suspect(f"{text} {where(eqn)}", answer(Change(several, apply)), "once")
+        if not kind:
+            continue
+        for group in groups:
+            for text, change in _once(group, known):
+                yield Suspect(text, answer(change), "once")
+        for text, change in of_carries(loop, steps):
+            yield Suspect(text, answer(change), "loop")
+        for text, made in of_products(loop, closed):
+            yield Suspect(text, partial(asked, partial(named, made)), "loop")
 
     scans = [(site, eqn) for site, eqn in found if eqn.primitive.name == "scan"]
-    if len(scans) == 1 and not scans[0][1].params["reverse"]:
+    forward = len(scans) == 1 and not scans[0][1].params["reverse"]
+
+    def cut_at(t: int) -> Twin:
+        """Nothing is carried back into step t."""
+        if not forward:
+            return changed(cut(loop, partial(ne, t)))
         ((site, eqn),) = scans
+        return changed(Change([site], on_operands(carries(eqn), partial(ne, t))))
 
-        def cut(t: int) -> Twin:
-            return changed(Change([site], on_operands(carries(eqn), lambda now: now != t)))
-
-        yield from of_windows(oracle, case, drawn, dtype, right, cut)
+    if forward or loop:
+        yield from of_windows(oracle, case, drawn, dtype, right, cut_at)
 
 
-def _unrolled(found: Sequence[tuple[Site, Any]], steps: int) -> Iterator[tuple[list[Site], Any]]:
+def _unrolled(found: Sequence[tuple[Site, Any]], steps: int) -> Iterator[Group]:
     """The equations that a loop in Python, or a helper, makes of one piece of text.
 
     Those of all steps, for each of as many places as a step has; then all of them.
@@ -117,19 +137,20 @@ def _unrolled(found: Sequence[tuple[Site, Any]], steps: int) -> Iterator[tuple[l
         groups = [group[i::each] for i in range(each)]
         for several in groups if each == 1 else [*groups, group]:
             if len(several) > 1:
-                yield [site for site, _ in several], several[0][1]
+                yield several
 
 
-def _once(
-    at: Sequence[Site], eqn: Any, known: Known
-) -> Iterator[tuple[str, Sequence[Site], Callable[..., Any]]]:
-    """A product at every step whose factor counts at one step only: = for +=."""
-    if eqn.primitive.name == "dot_general":
-        for i in (0, 1):
-            if factor := name_of(known, eqn.invars[i], ""):
-                for word, others in (("first", at[1:]), ("last", at[:-1])):
-                    text = f"only the {word} step counts for {factor} (= for +=):"
-                    yield text, others, without_path(i)
+def _once(group: Group, known: Known) -> Iterator[tuple[str, Change]]:
+    """A product at every step with the same factor, which counts at one step only: = for +=."""
+    eqn = group[0][1]
+    if eqn.primitive.name != "dot_general":
+        return
+    for i in (0, 1):
+        factors = {name_of(known, eqn.invars[i], "") for _, eqn in group}
+        for word, others in (("first", group[1:]), ("last", group[:-1])):
+            if len(factors) == 1 and (factor := min(factors)):
+                text = f"only the {word} step counts for {factor} (= for +=): {where(eqn)}"
+                yield text, Change([site for site, _ in others], without_path(i))
 
 
 def distinct(oracle: Oracle, case: Case) -> Case:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import islice
 from operator import ne
@@ -69,7 +69,8 @@ def of_scan(eqn: Any, known: Known) -> Misread:
     if len(carried) > 1:
         groups["every state"] = carried
     for of, ks in groups.items():
-        yield from _of_carry(of, ks, length, last)
+        for text, kept in cuts(of, length, last):
+            yield text, on_operands(ks, kept)
     for which, name in ((first, "first"), (last, "last")):
         text = f"the {name} step is left out of the loop that goes back"
         yield f"{text}:", _left_out(which, n, m, passes=True)
@@ -110,26 +111,26 @@ def carries(eqn: Any) -> list[int]:
     return [k for k in range(n, n + m) if has_floats(eqn.invars[k])]
 
 
-def _of_carry(of: str, ks: Sequence[int], length: int, last: int) -> Misread:
-    """Of what is carried back in these states: where it is cut."""
+def cuts(of: str, length: int, last: int) -> Iterator[tuple[str, Callable[[Any], Any]]]:
+    """Where what is carried back in these states may be cut: it is kept where, of the step, true.
+
+    The step numbered `last` is the last in time, 0 in a loop that runs in reverse.
+    """
     first = length - 1 - last
-    yield f"{of} is not carried back:", on_operands(ks, lambda t: t == first)
-    yield (
-        f"{of} is not carried back, nor to its initial value:",
-        on_operands(ks, lambda t: t < 0),
-    )
-    yield f"{of} does not reach its initial value:", on_operands(ks, lambda t: t != first)
+    yield f"{of} is not carried back:", lambda t: t == first
+    yield f"{of} is not carried back, nor to its initial value:", lambda t: t < 0
+    yield f"{of} does not reach its initial value:", lambda t: t != first
     for back in range(1, length - 1):
         over = f"{back} step{'s' * (back > 1)}"
         cut = last - back if last else back
-        yield f"{of} is carried back over {over} only:", on_operands(ks, partial(ne, cut))
+        yield f"{of} is carried back over {over} only:", partial(ne, cut)
     for size in range(2, length):
 
         def inside(t: Any, size: int = size) -> Any:
             steps = t - first if last else first - t
             return (steps % size != 0) | (steps == 0)
 
-        yield f"{of} is carried back within chunks of {size} steps only:", on_operands(ks, inside)
+        yield f"{of} is carried back within chunks of {size} steps only:", inside
 
 
 def _previous(body: Any, consts: int, k: int) -> Any:
