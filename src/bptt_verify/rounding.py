@@ -368,10 +368,12 @@ class Rounding(Interpreter):
         those of the twin do; so in half of the samples they are not the same.
         """
         rows = self.apart(x).copy()
-        own = rows[:, 1 : 1 + ALONE]
-        own -= rows[:, :1]
+        base, own = rows[:, :1], rows[:, 1 : 1 + ALONE]
+        own -= base
         own *= math.sqrt(3) * self._read(SHEET, own.shape[1:], self._place)
-        own += rows[:, :1]
+        own += base
+        if not np.isfinite(base).all():  # an infinity is as far off as it was: not at all
+            np.copyto(own, base, where=~np.isfinite(base))
         return rows.reshape(x.shape)
 
     def primitive(self, eqn: Any, x: list[Array]) -> list[Array]:

@@ -316,3 +316,18 @@ def test_what_the_backward_pass_reads_does_not_cancel_as_the_twin_s_own():
         return sigma
 
     assert (spread(1) > 2 * spread(0)).any()
+
+
+def test_infinities_that_the_backward_pass_reads_stay_infinities():
+    def masked(x, cotangent):
+        _, vjp = jax.vjp(lambda x: jnp.exp(jnp.log(jnp.maximum(x, 0)) * 2.0), x)
+        return vjp(cotangent)[0], jnp.log(jnp.maximum(x, 0)) * cotangent
+
+    x, cotangent = np.array([-1.0, 0.5]), np.ones(2)
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(masked)(x, cotangent)
+    rounding = Rounding(F32, np.random.default_rng(0), margin=9)
+    _, (value, sigma) = rounding.run(closed, [x[None], cotangent[None]], 1)
+    assert value[0, 0] == -np.inf
+    assert sigma[0, 0] == 0
+    assert 0 < sigma[0, 1] < 1e-6
