@@ -8,9 +8,9 @@ business of who derives from `Interpreter`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
@@ -22,7 +22,9 @@ Array = NDArray[Any]
 class Interpreter(ABC):
     """One evaluation of a jaxpr, for so many rows at once."""
 
-    rows: int
+    def __init__(self, rows: int) -> None:
+        self.rows = rows
+        self._plans: dict[tuple[int, tuple[int, ...]], tuple[Jaxpr, Plan]] = {}
 
     @abstractmethod
     def primitive(self, eqn: Any, x: list[Array]) -> list[Array]:
@@ -36,10 +38,6 @@ class Interpreter(ABC):
     def leading(self, x: Array) -> Array:
         """For each row, what decides for it."""
 
-    @abstractmethod
-    def begin_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
-        """Look at a scan before it is run."""
-
     def cast(self, a: Array, dtype: np.dtype[Any]) -> Array:
         """A value of the declared dtype."""
         return a.astype(dtype, copy=False)
@@ -48,6 +46,18 @@ class Interpreter(ABC):
         """The same value in every row."""
         a = np.asarray(value)
         return np.broadcast_to(a, (self.rows, *a.shape))
+
+    def constant(self, value: Any) -> Array:
+        """The same value, which stands in the jaxpr, in every row."""
+        return self.spread(value)
+
+    def look_at(self, jaxpr: Jaxpr) -> None:
+        """Look at a jaxpr before it is evaluated for the first time."""
+        return
+
+    def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
+        """Look at a scan before it is run."""
+        return
 
     def again(self, x: Array) -> Array:
         """A value of the forward pass as the backward pass reads it."""
@@ -66,37 +76,68 @@ class Interpreter(ABC):
         cotangents: Sequence[Var] = (),
     ) -> list[Array]:
         """The results; what depends on the arguments named as cotangents is the backward pass."""
-        needed, last_use = liveness(jaxpr)
-        border = _border(jaxpr, needed, cotangents) if cotangents else {}
+        plan = self._plan(jaxpr, cotangents)
         values: dict[Var, Array] = dict(zip(jaxpr.invars, arguments, strict=True))
-        values.update(zip(jaxpr.constvars, map(self.spread, consts), strict=True))
+        values.update(zip(jaxpr.constvars, map(self.constant, consts), strict=True))
+        behind: dict[Var, Array] = {}  # what the backward pass reads of the forward pass
 
-        def read(atom: Var | Literal) -> Array:
-            return self.spread(atom.val) if isinstance(atom, Literal) else values[atom]
+        def read(atom: Var | Literal, backward: bool) -> Array:
+            if isinstance(atom, Literal):
+                return self.constant(atom.val)
+            return behind[atom] if backward and atom in behind else values[atom]
 
         for i, eqn in enumerate(jaxpr.eqns):
-            if not needed[i]:
+            if not plan.needed[i]:
                 continue  # what nothing depends on must not decide anything
-            for var in border.get(i, ()):
-                values[var] = self.again(values[var])
-            results = self._equation(eqn, [read(atom) for atom in eqn.invars])
+            for var in plan.border.get(i, ()):
+                behind[var] = self.again(values[var])
+            backward = [atom in plan.backward for atom in eqn.outvars]
+            x = [read(atom, any(backward)) for atom in eqn.invars]
+            is_behind = [isinstance(a, Var) and a in plan.backward for a in eqn.invars]
+            results = self._equation(eqn, x, is_behind)
             for var, result in zip(eqn.outvars, results, strict=True):
                 declared: Any = var.aval
                 values[var] = self.cast(result, declared.dtype)
             for atom in (*eqn.invars, *eqn.outvars):
-                if isinstance(atom, Var) and last_use.get(atom, i) == i:
+                if isinstance(atom, Var) and plan.last_use.get(atom, i) == i:
                     values.pop(atom, None)
-        return [read(atom) for atom in jaxpr.outvars]
+                    behind.pop(atom, None)
+        return [read(atom, False) for atom in jaxpr.outvars]
 
-    def _equation(self, eqn: Any, x: list[Array]) -> list[Array]:
+    def _plan(self, jaxpr: Jaxpr, cotangents: Sequence[Var]) -> Plan:
+        """What is known of a jaxpr beforehand, found once."""
+        key = id(jaxpr), tuple(map(id, cotangents))
+        if key not in self._plans:
+            self.look_at(jaxpr)
+            self._plans[key] = jaxpr, _plan(jaxpr, cotangents)  # the jaxpr too: its id stays its
+        return self._plans[key][1]
+
+    def _equation(self, eqn: Any, x: list[Array], behind: Sequence[bool]) -> list[Array]:
         name, p = eqn.primitive.name, eqn.params
         if name in CALLS:
             inner = p[CALLS[name]]
             consts = inner.consts if isinstance(inner, ClosedJaxpr) else ()
-            return self.evaluate(getattr(inner, "jaxpr", inner), consts, x)
+            jaxpr = getattr(inner, "jaxpr", inner)
+            cotangents = [var for var, b in zip(jaxpr.invars, behind, strict=True) if b]
+            return self.evaluate(jaxpr, consts, x, cotangents)
+        if name == "scan":
+            return _scan(self, p, x, behind)
         if name in CONTROL:
             return CONTROL[name](self, p, x)
         return self.primitive(eqn, x)
+
+
+class Plan(NamedTuple):
+    """What is known of a jaxpr before it is evaluated."""
+
+    needed: list[bool]
+    """Which equations the results depend on."""
+    last_use: dict[Var, int]
+    """The last such equation to read each value."""
+    backward: set[Var]
+    """What depends on a cotangent."""
+    border: dict[int, list[Var]]
+    """What the backward pass reads of the forward pass, by the first equation that does."""
 
 
 class MixedError(Exception):
@@ -109,8 +150,7 @@ def is_float(var: Var) -> bool:
     return bool(aval.dtype.kind == "f")
 
 
-def liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
-    """Which equations the results depend on, and the last such equation to read each value."""
+def _plan(jaxpr: Jaxpr, cotangents: Sequence[Var]) -> Plan:
     last = {atom: len(jaxpr.eqns) for atom in jaxpr.outvars if isinstance(atom, Var)}
     needed = [False] * len(jaxpr.eqns)
     for i, eqn in reversed(list(enumerate(jaxpr.eqns))):
@@ -119,25 +159,23 @@ def liveness(jaxpr: Jaxpr) -> tuple[list[bool], dict[Var, int]]:
             for atom in eqn.invars:
                 if isinstance(atom, Var):
                     last.setdefault(atom, i)
-    return needed, last
-
-
-def _border(
-    jaxpr: Jaxpr, needed: Sequence[bool], cotangents: Sequence[Var]
-) -> Mapping[int, list[Var]]:
-    """What the backward pass reads of the forward pass, by the first equation that does.
-
-    Arguments are not among it: nothing has happened to them yet.
-    """
-    backward = set(cotangents)
+    backward = _depends_on(jaxpr, cotangents)
+    # nothing has happened yet to the arguments
     known = {*jaxpr.invars, *jaxpr.constvars}
-    found: dict[int, list[Var]] = {}
+    border: dict[int, list[Var]] = {}
     for i, eqn in enumerate(jaxpr.eqns):
-        read = list(dict.fromkeys(a for a in eqn.invars if isinstance(a, Var)))
-        if needed[i] and not backward.isdisjoint(read):
-            backward.update(eqn.outvars)
-            found[i] = [a for a in read if a not in backward and a not in known and is_float(a)]
-            known.update(found[i])
+        if needed[i] and not backward.isdisjoint(eqn.outvars):
+            read = dict.fromkeys(a for a in eqn.invars if isinstance(a, Var))
+            border[i] = [a for a in read if a not in backward and a not in known and is_float(a)]
+            known.update(border[i])
+    return Plan(needed, last, backward, border)
+
+
+def _depends_on(jaxpr: Jaxpr, arguments: Sequence[Var]) -> set[Var]:
+    found = set(arguments)
+    for eqn in jaxpr.eqns if found else ():
+        if any(isinstance(a, Var) and a in found for a in eqn.invars):
+            found.update(eqn.outvars)
     return found
 
 
@@ -165,18 +203,21 @@ CALLS = {
 """Under which name each has the jaxpr it calls."""
 
 
-def _scan(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
+def _scan(
+    run: Interpreter, p: dict[str, Any], x: list[Array], behind: Sequence[bool]
+) -> list[Array]:
     n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
     consts, carry, xs = x[:n], x[n:m], x[m:]
     steps = range(p["length"])
     body = p["jaxpr"]
-    run.begin_scan(body.jaxpr, n, m - n, p["length"])
+    run.look_at_scan(body.jaxpr, n, m - n, p["length"])
+    cotangents = _carried(body.jaxpr, n, m - n, behind)
     stacked: list[Array] = []
     with run.loop() as begin:
         for t in reversed(steps) if p["reverse"] else steps:
             begin()
             now = [a[:, t] for a in xs]
-            out = run.evaluate(body.jaxpr, body.consts, [*consts, *carry, *now])
+            out = run.evaluate(body.jaxpr, body.consts, [*consts, *carry, *now], cotangents)
             carry, rows = out[: len(carry)], out[len(carry) :]
             # one step after another in memory, as they will be read
             stacked = stacked or [np.empty((len(steps), *a.shape), a.dtype) for a in rows]
@@ -186,6 +227,19 @@ def _scan(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
         shapes = [v.aval for v in body.jaxpr.outvars[len(carry) :]]
         stacked = [np.zeros((0, len(x[0]), *a.shape), a.dtype) for a in shapes]
     return [*carry, *(whole.swapaxes(0, 1) for whole in stacked)]
+
+
+def _carried(body: Jaxpr, consts: int, carry: int, behind: Sequence[bool]) -> list[Var]:
+    """The operands of a step that depend on a cotangent, if not at the first step then later."""
+    found = [var for var, b in zip(body.invars, behind, strict=True) if b]
+    while found:
+        depends = _depends_on(body, found)
+        states = zip(body.invars[consts:], body.outvars[:carry], strict=False)
+        more = [before for before, after in states if after in depends and before not in depends]
+        if not more:
+            break
+        found += more
+    return found
 
 
 def _while(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
@@ -222,9 +276,8 @@ def _split(_: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
 
 
 CONTROL: dict[str, Callable[..., list[Array]]] = {
-    "scan": _scan,
     "while": _while,
     "cond": _cond,
     "split": _split,
 }
-"""Primitives with several results: control flow, whose body is a jaxpr of its own, and split."""
+"""Primitives with several results, scan apart: control flow, whose body is a jaxpr, and split."""

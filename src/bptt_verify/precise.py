@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import mpmath
 import numpy as np
-from jax.extend.core import ClosedJaxpr, Jaxpr
+from jax.extend.core import ClosedJaxpr
 from numpy.typing import NDArray
 
 from bptt_verify.interpreter import Interpreter, one_by_one
@@ -35,9 +35,6 @@ class AbstainError(Exception):
 
 class Precise(Interpreter):
     """One evaluation, at so many points at once."""
-
-    def __init__(self, points: int) -> None:
-        self.rows = points
 
     def run(self, closed: ClosedJaxpr, arguments: Sequence[Array]) -> list[Array]:
         """The outputs of the jaxpr; arguments and outputs have the points as first axis.
@@ -73,9 +70,6 @@ class Precise(Interpreter):
         if name in MOVED and p.get("fill_value") is None:
             return [_moved(eqn, x)]
         raise AbstainError(f"no rule for {name}")
-
-    def begin_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
-        """Of no concern: nothing is rounded here."""
 
     def leading(self, x: Array) -> Array:
         """What decides for each point: the point itself."""

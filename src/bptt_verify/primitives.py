@@ -129,8 +129,9 @@ def _dot_general(p: dict[str, Any], a: Array, b: Array) -> Array:
     b_free = [i for i in range(1, b.ndim) if i not in (*b_sum, *b_batch)]
     batch = [len(a), *(a.shape[i] for i in a_batch)]
     terms = math.prod(a.shape[i] for i in a_sum)
-    left = a.transpose(0, *a_batch, *a_free, *a_sum).reshape(*batch, -1, terms)
-    right = b.transpose(0, *b_batch, *b_sum, *b_free).reshape(*batch, terms, -1)
+    rows, columns = (math.prod(x.shape[i] for i in free) for x, free in ((a, a_free), (b, b_free)))
+    left = a.transpose(0, *a_batch, *a_free, *a_sum).reshape(*batch, rows, terms)
+    right = b.transpose(0, *b_batch, *b_sum, *b_free).reshape(*batch, terms, columns)
     out = np.matmul(left, right)
     return out.reshape(*batch, *(a.shape[i] for i in a_free), *(b.shape[i] for i in b_free))
 
@@ -186,37 +187,34 @@ MULTIPLYING = {"mul", "dot_general"}
 
 # Add up products of their operands' entries, one factor of each operand: of squares they make the
 # squares of such terms, of ones where an entry is not 0 they count them.
-ADDING = {"reduce_sum", "dot_general", "conv_general_dilated", "cumsum"}
+ADDING = {
+    *("reduce_sum", "dot_general", "conv_general_dilated", "cumsum", "reduce_window_sum"),
+    *("scatter-add", "scatter_add"),
+}
 
 # Left to JAX, and exact: they move or choose values.
 MOVED = {
     *("gather", "dynamic_slice", "dynamic_update_slice", "scatter"),
-    *("sort", "top_k", "cummax", "cummin"),
+    *("sort", "top_k", "cummax", "cummin", "reduce_window_max", "reduce_window_min"),
+    *("name", "optimization_barrier", "device_put"),
 }
 # Discrete functions of floats: exact, but on which step they stand has to be decided.
 STEPPED = {"floor", "ceil", "round", "sign"}
 
 # Infinite at finite points: an infinity from them is no overflow.
 POLES = {"div", "log", "log1p", "rsqrt", "pow", "integer_pow", "atanh", "lgamma", "digamma"}
-# Left to JAX, and of known rounding: these round each entry once, or add up as TERMS says.
+# Left to JAX, and of known rounding: these round each entry once, or add up.
 KNOWN = {
     *MOVED,
     *STEPPED,
     *("erf", "erfc", "erf_inv", "lgamma", "digamma", "igamma", "bessel_i0e", "bessel_i1e"),
     *("sinh", "cosh", "tan", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2"),
     *("cbrt", "exp2", "rem", "nextafter", "is_finite", "argmax", "argmin", "population_count"),
-    *("cumlogsumexp", "scatter-add", "scatter_add"),
+    *("cumlogsumexp", "reduce_precision"),
 }
 
 ELEMENTWISE = {
     *COMPARE,
     *("add", "add_any", "sub", "mul", "div", "pow"),
     *("and", "or", "xor", "max", "min", "clamp", "select_n"),
-}
-
-# How many terms a primitive adds up at most.
-TERMS: dict[str, Callable[..., int]] = {
-    "cumlogsumexp": lambda p, x: x.shape[p["axis"] + 1],
-    "scatter-add": lambda p, x, at, updates: math.prod(updates.shape[1:]),
-    "scatter_add": lambda p, x, at, updates: math.prod(updates.shape[1:]),
 }

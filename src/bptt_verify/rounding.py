@@ -44,14 +44,15 @@ from bptt_verify.primitives import (
     SAMPLES,
     STEPPED,
     SUMMING,
-    TERMS,
     align,
 )
+from bptt_verify.tolerance import LIBRARY
 
 Array = NDArray[Any]
 
-SHEET = np.random.default_rng(0).uniform(-1, 1, 2**18)
-"""Random numbers; which of them an operation gets is drawn anew each time."""
+SHEET = np.random.default_rng(0).uniform(-1, 1, 262_139)
+"""Random numbers; which of them an operation gets is drawn anew each time. Their number is a prime:
+where an array needs more, its rows are not the same."""
 
 FAR = np.copysign((1 + np.abs(SHEET)) / 2, SHEET)
 """The same, away from 0, for the few samples whose noise is shared."""
@@ -59,21 +60,17 @@ FAR = np.copysign((1 + np.abs(SHEET)) / 2, SHEET)
 ALONE = SAMPLES // 2
 """Samples in which every rounding has noise of its own; in the others it is partly shared."""
 
-LIBRARY = 4.0
-"""How many u a library's tanh, exp and the like may be off."""
-
 SAME = {"transpose", "reshape", "convert_element_type", "copy"}
 """Primitives whose result is their operand in another form."""
 
 
+ADDITIONS = {"add", "add_any", "sub"}
+
+
 class Places:
-    """Where on a sheet to read noise: at every step of a loop the same places again.
+    """Where on a sheet to read noise: at every step of a loop the same places again."""
 
-    Args:
-        draw: a new place to read so many numbers.
-    """
-
-    def __init__(self, draw: Callable[[int], int]) -> None:
+    def __init__(self, draw: Callable[[], int]) -> None:
         self._draw = draw
         self._known: list[int] = []
         self._next = 0
@@ -82,10 +79,10 @@ class Places:
         """The next step begins."""
         self._next = 0
 
-    def __call__(self, n: int) -> int:
-        """The next place, with room for n numbers."""
+    def __call__(self) -> int:
+        """The next place."""
         if self._next == len(self._known):
-            self._known.append(self._draw(n))
+            self._known.append(self._draw())
         self._next += 1
         return self._known[self._next - 1]
 
@@ -114,6 +111,8 @@ class Rounding(Interpreter):
         short: bool = False,
         follow: bool = False,
     ) -> None:
+        super().__init__(cases * (SAMPLES + 1))
+        self.dtype = dtype
         info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
         self.u = float(info.eps) / 2
         # Noise of the size of u would be rounded away in float64, where everything is computed:
@@ -131,14 +130,14 @@ class Rounding(Interpreter):
         self.follow = follow
         self.digits = round(-math.log2(self.u))
         self.cases = cases
-        self.rows = cases * (SAMPLES + 1)
         self.undecided = np.zeros(cases, np.bool_)
         """A comparison of floats came out within rounding of its tie (the kink of relu)."""
         self.peak = np.zeros(cases)
         """The largest magnitude met on the way."""
         self._increments: dict[int, tuple[int, float]] = {}
         self._longer: dict[int, float] = {}
-        self._shared: Callable[[int], int] = self._place
+        self._chained = set[int]()
+        self._shared: Callable[[], int] = self._place
 
     def run(
         self, closed: ClosedJaxpr, arguments: Sequence[Array], cotangents: int = 0
@@ -244,9 +243,9 @@ class Rounding(Interpreter):
         in every sum, also of the same numbers. The array, which nobody else holds, is overwritten.
         """
         rows = self.apart(x)
-        size = np.abs(rows[:, 0])
-        self._note_peak(size.reshape(self.cases, -1))
-        reach = np.hypot(size, root)
+        reach = np.hypot(rows[:, 0], root)
+        # no partial sum is larger than √terms root
+        self._note_peak(np.sqrt(terms)[:, None] * root.reshape(self.cases, -1))
         tiny = (reach < self.smallest / self.u) & (reach > 0)
         reach[tiny] += self.smallest / self.u  # gradual underflow: the error there is absolute
         reach[~np.isfinite(reach)] = 0  # an infinity stays
@@ -263,7 +262,22 @@ class Rounding(Interpreter):
             highest = size.max(axis=1, initial=0, where=size < np.inf)
         np.maximum(self.peak, highest, out=self.peak)
 
-    def begin_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
+    def look_at(self, jaxpr: Jaxpr) -> None:
+        """Note the sums of sums: the subject may add their terms in another order."""
+        makers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
+
+        def sum_behind(atom: Any) -> Any:
+            eqn = None if isinstance(atom, Literal) else makers.get(atom)
+            if eqn is not None and eqn.primitive.name in {*SAME, "broadcast_in_dim", "neg"}:
+                return sum_behind(eqn.invars[0])
+            return eqn if eqn is not None and eqn.primitive.name in ADDITIONS else None
+
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name in ADDITIONS:
+                for before in filter(None, map(sum_behind, eqn.invars)):
+                    self._chained |= {id(before), id(eqn)}
+
+    def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
         """Note what is added up over the steps of a scan: a carry plus something.
 
         The subject may add these terms in any order, so each gets the noise of a sum of them all:
@@ -292,7 +306,7 @@ class Rounding(Interpreter):
             for i in (0, 1):
                 if source(sum_.invars[i]) is before:
                     added = maker(source(sum_.invars[1 - i]))
-                    if added is not None and added.primitive.name in {*ADDING, *TERMS}:
+                    if added is not None and added.primitive.name in {*ADDING, "cumlogsumexp"}:
                         self._longer[id(added)] = float(length)
                     else:
                         self._increments[id(sum_)] = 1 - i, float(length)
@@ -340,16 +354,15 @@ class Rounding(Interpreter):
         return noise
 
     def _read(
-        self, sheet: NDArray[np.float64], shape: tuple[int, ...], place: Callable[[int], int]
+        self, sheet: NDArray[np.float64], shape: tuple[int, ...], place: Callable[[], int]
     ) -> NDArray[np.float64]:
-        n = math.prod(shape)
-        if n >= sheet.size // 4:
-            return sheet[self.rng.integers(sheet.size, size=shape)]
-        at = place(n)
+        n, at = math.prod(shape), place()
+        if at + n > sheet.size:  # around the end
+            return sheet.take(np.arange(at, at + n), mode="wrap").reshape(shape)
         return sheet[at : at + n].reshape(shape)
 
-    def _place(self, n: int) -> int:
-        return int(self.rng.integers(SHEET.size - n))
+    def _place(self) -> int:
+        return int(self.rng.integers(SHEET.size))
 
     @contextmanager
     def loop(self) -> Iterator[Callable[[], None]]:
@@ -360,6 +373,18 @@ class Rounding(Interpreter):
             yield places.restart
         finally:
             self._shared = outer
+
+    def constant(self, value: Any) -> Array:
+        """The same value in every row; one that the dtype does not have, 0.1, is rounded to it."""
+        a = np.asarray(value)
+        x = self.spread(a)
+        if a.dtype.kind != "f":
+            return x
+        with np.errstate(all="ignore"):
+            kept = a.astype(self.dtype).astype(np.float64)
+        # float64 is the dtype of the twin too: its constants are what they are
+        rounded = np.isfinite(kept) & (kept != a)
+        return np.where(rounded, self.blur(x), x) if rounded.any() else x
 
     def again(self, x: Array) -> Array:
         """A value of the forward pass as the backward pass reads it: off as far, in its own way.
@@ -402,6 +427,10 @@ class Rounding(Interpreter):
             return [rule(p, *x)] if rule else one_by_one(eqn, x, rows)
 
         terms, root = self._sums(name, p, x, evaluate)
+        if id(eqn) in self._chained and x[0].dtype.kind == "f":
+            # one of several sums in a row, which the subject may make in another order
+            terms = np.ones(self.cases)
+            root = np.hypot(*(self.apart(a)[:, 0] for a in x))
         if terms is not None:
             terms = terms * self._longer.get(id(eqn), 1.0)
         exact = self._exact(name, x, terms)
@@ -451,14 +480,18 @@ class Rounding(Interpreter):
             return None, None
         if name in ADDING:
             base = [self.apart(a)[:, 0] for a in x]
-            counts = evaluate([(a != 0).astype(np.float64) for a in base])[0]
-            root = np.sqrt(evaluate([np.square(a) for a in base])[0])
+
+            def of(made: Callable[[Array], Array]) -> Array:
+                return evaluate([made(a) if a.dtype.kind == "f" else a for a in base])[0]
+
+            counts = of(lambda a: (a != 0).astype(np.float64))
+            root = np.sqrt(of(np.square))
             astray = (counts > 0) & ~((root > 1e-140) & (root < np.inf))
             if astray.any():  # squares left the range; the magnitudes add up to no less
-                root[astray] = evaluate([np.abs(a) for a in base])[0][astray]
+                root[astray] = of(np.abs)[astray]
             return counts.reshape(self.cases, -1).max(axis=1, initial=1), root
-        if name in TERMS:
-            most = float(TERMS[name](p, *(self.apart(a)[:, 0] for a in x)))
+        if name == "cumlogsumexp":
+            most = float(x[0].shape[p["axis"] + 1])
         elif name in ROUNDED or name in KNOWN:
             return None, None
         else:  # nothing is known of it: at most, every entry of its operands enters one sum

@@ -18,6 +18,10 @@ MULTIPLIER = 9.0
 DTYPES = ("float64", "float32", "bfloat16", "float16")
 
 
+LIBRARY = 4.0
+"""How many u a library's tanh, exp and the like may be off."""
+
+
 def multiplier(dtype: np.dtype[Any]) -> float:
     """How many σ an entry of this dtype may be off."""
     return MULTIPLIER
@@ -36,6 +40,6 @@ def largest(dtype: np.dtype[Any]) -> float:
 def sharp(dtype: np.dtype[Any]) -> float:
     """A band wider than this part of the value cannot see an error of 1 %.
 
-    Where the dtype itself is that coarse: of what a few roundings make in it.
+    Where the dtype itself is that coarse: than what one library function makes in it.
     """
-    return max(0.01, 2 * multiplier(dtype) * unit_roundoff(dtype))
+    return max(0.01, LIBRARY * multiplier(dtype) * unit_roundoff(dtype))
