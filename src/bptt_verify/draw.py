@@ -199,6 +199,11 @@ def parse(pair: Pair, text: str) -> Case:
     return Case(sizes, options, fills, seed)
 
 
+def entries(pair: Pair, sizes: Mapping[str, int]) -> int:
+    """How many numbers all arrays of a case of these sizes have together."""
+    return sum(math.prod(parsed(text).sized(sizes)) for text in pair.shapes().values())
+
+
 def realise(pair: Pair, case: Case, dtype: np.dtype[Any]) -> Drawn:
     """The arrays of a case."""
     rng = np.random.default_rng(case.seed)

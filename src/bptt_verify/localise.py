@@ -111,7 +111,7 @@ def _fault(
     letters = [letter for _, letter in axes]
     steps = ""
     pair = oracle.pair
-    if pair.time in letters:
+    if pair.time and pair.time in letters:
         axis = letters.index(pair.time)
         steps = _steps(_any_but(off, axis))
         off = np.asarray(off.any(axis=axis))
@@ -148,7 +148,7 @@ def _block(
                 which = ", ".join(str(int(i) + 1) for i in np.flatnonzero(gates))
                 return f"block {which} of {times} along {times}{letter}"
         if not along.all():
-            what = "sequence" if letter == batch else f"{letter or 'axis'} ="
+            what = "sequence" if batch and letter == batch else f"{letter or 'axis'} ="
             which = ", ".join(str(int(i)) for i in np.flatnonzero(along))
             return f"{what} {which} of {len(along)}"
     if off.ndim == 2 and off.shape[0] == off.shape[1]:
@@ -208,8 +208,11 @@ def _patterns(
     factors: dict[str, float] = {}
     found = []
     for name in (fault.name for fault in faults if fault.by_itself is not False):
-        got, (value, sigma) = np.asarray(arrays[name], np.float64), answer.quantities[name]
-        if got.shape != value.shape or not np.isfinite(got).all() or value.size < 2:
+        value, sigma = answer.quantities[name]
+        if not isinstance(arrays[name], np.ndarray) or value.size < 2:
+            continue
+        got = arrays[name].astype(np.float64)
+        if got.shape != value.shape or not np.isfinite(got).all() or not value.any():
             continue
         factor = float((got * value).sum() / (value * value).sum())
         scaled = Expected(factor * value, abs(factor) * sigma)
@@ -218,7 +221,8 @@ def _patterns(
             continue
         bound = np.abs(got).max()
         clipped = Expected(np.clip(value, -bound, bound), sigma)
-        if compare(arrays[name], clipped, dtype).ok:
+        several = bound > 0 and int((np.abs(got) == bound).sum()) > 1
+        if several and compare(arrays[name], clipped, dtype).ok:
             found.append(f"{name} is clipped at ±{bound:.6g}")
     for text in dict.fromkeys(f"{factor:.4g}" for factor in factors.values()):
         alike = [name for name, factor in factors.items() if f"{factor:.4g}" == text]

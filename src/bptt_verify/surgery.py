@@ -29,8 +29,8 @@ class Change(NamedTuple):
 
     sites: Collection[Site]
     apply: Callable[[Any, Values, Callable[..., Values]], Values]
-    besides: tuple[Var, ...] = ()
-    """Values of the same jaxpr that `apply` needs, given after the operands."""
+    besides: Callable[[Any], tuple[Var, ...]] = lambda eqn: ()
+    """Values of the same jaxpr that `apply` needs for an equation, given after the operands."""
 
 
 class Step(NamedTuple):
@@ -116,7 +116,7 @@ def _evaluate(
         elif eqn.primitive.name == "scan":
             results = _scan(eqn, x, change, here)
         elif here in change.sites:
-            besides = [values[var] for var in change.besides]
+            besides = [values[var] for var in change.besides(eqn)]
             results = change.apply(eqn, [*x, *besides], lambda *x, eqn=eqn: bind(eqn, *x))
         else:
             results = _evaluate(_inner(eqn), x, change, here)

@@ -25,6 +25,7 @@ from bptt_verify.guard import LIMIT, LONGEST, Guard
 from bptt_verify.judge import FINE, STEPS, XLA, Failed, Judge
 from bptt_verify.localise import diagnose
 from bptt_verify.pair import Pair
+from bptt_verify.primitives import SAMPLES
 from bptt_verify.report import Failure, Report, versions
 from bptt_verify.subject import Run
 from bptt_verify.tally import Tally
@@ -87,6 +88,7 @@ def verify(
                 _judge_closer(judge, tally, long)
         else:
             chosen = draw.parse(pair, case)
+            _check_memory(pair, chosen)
             tally.add(chosen, judge.one(chosen, judge.properties))
             if tally.failed is None:
                 tally.record(chosen, judge.steps(chosen))
@@ -207,6 +209,19 @@ def _guarded(limit: float, isolate: bool) -> Iterator[Run]:
     finally:
         random.setstate(numbers[0])
         np.random.set_state(numbers[1])  # noqa: NPY002
+
+
+def _check_memory(pair: Pair, case: Case) -> None:
+    """Refuse a case whose arrays, in float64 and with their samples, this machine cannot hold."""
+    needed = 8 * (SAMPLES + 1) * draw.entries(pair, case.sizes)
+    if not hasattr(os, "sysconf"):
+        return
+    there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if needed > there:
+        raise ValueError(
+            f"case: expected arrays that fit in memory, of {there / 1e9:.0f} GB; "
+            f"got some that need {needed / 1e9:.3g} GB"
+        )
 
 
 def _check(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -43,15 +44,36 @@ def progress(*columns: ProgressColumn) -> Progress:
 
 
 def check_writable(path: Path | None) -> None:
-    """Raise `UsageError` where no file can be written there: before a long run, not after it."""
+    """Raise `UsageError` where no such file can be written: before a long run, not after it.
+
+    What is there and is no regular file, a device or a pipe, would be replaced: it is refused.
+    """
     if path is None:
         return
-    if path.is_dir():
-        raise UsageError(f"cannot write {path}: it is a folder")
-    if not path.parent.is_dir():
-        raise UsageError(f"cannot write {path}: there is no folder {path.parent}")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise UsageError(f"cannot write {path}: no permission to write in {path.parent}")
+    try:
+        if path.exists() and not path.is_file():
+            raise UsageError(f"cannot write {path}: it is there, and no file")
+        with suppress(_Tried), replacing(path) as temporary:
+            temporary.touch()
+            raise _Tried
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from None
+
+
+class _Tried(Exception):  # noqa: N818
+    """No error: what was tried works, and is not to be done yet."""
+
+
+def check_folder(path: Path | None) -> None:
+    """Raise `UsageError` where there is no such folder and none can be made."""
+    if path is None:
+        return
+    try:
+        there = next(p for p in (path, *path.absolute().parents) if p.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+            raise UsageError(f"cannot write in {path}: {there} is no folder, or not yours to write")
+    except OSError as error:
+        raise UsageError(f"cannot write in {path}: {error.strerror}") from None
 
 
 def write_json(path: Path, data: object) -> None:

@@ -69,7 +69,7 @@ def mutants(
     survivors = [line.mutant for line in found if line.kill is None]
     complete = not survivors and all(s.alarm is None for s in starts.values())
     console.print(_table(list(starts.values()), found))
-    console.print(_legend(list(starts.values())), soft_wrap=True)
+    console.print(_legend(), soft_wrap=True)
     console.print(_summary(survivors, found))
     console.print(versions_line())
     if json_file is not None:
@@ -107,7 +107,7 @@ def _table(starts: Sequence[Start], found: Sequence[Line]) -> Table:
             f"no mutant ({first.pair})",
             "",
             Text(f"false alarm in {first.alarm.row}", style="red") if first.alarm else "passes",
-            *("–" if peer.name in absent else str(first.false_alarms[peer.name]) for peer in PEERS),
+            *("–" if peer.name in absent else _alarms(first, peer.name) for peer in PEERS),
         )
     grid.add_section()
     for line in found:
@@ -143,16 +143,18 @@ def _letters() -> dict[str, str]:
     return {chr(ord("a") + i): peer.name for i, peer in enumerate(PEERS)}
 
 
-def _legend(starts: Sequence[Start]) -> Text:
-    """What the letters and marks mean, and which peers cannot be asked."""
+def _legend() -> Text:
+    """What the letters and marks mean."""
     names = ", ".join(f"{letter} {name}" for letter, name in _letters().items())
-    never = {name for first in starts for name, seed in first.seeds.items() if seed is None}
     return Text(
-        f"{names}\nx killed, · survived, – not installed; beside the pair without mutant: false "
-        "alarms before a seed was found that passes"
-        + (f"; accepts nothing: {', '.join(sorted(never))}" if never else ""),
+        f"{names}\nx killed, · survived, – not installed, blank: does not apply. Beside the pair "
+        "without mutant: false alarms before a seed was found that passes, none: there was none",
         style="dim",
     )
+
+
+def _alarms(first: Start, peer: str) -> str:
+    return "none" if first.seeds[peer] is None else str(first.false_alarms[peer])
 
 
 def _summary(survivors: Sequence[Mutant], found: Sequence[Line]) -> Text:

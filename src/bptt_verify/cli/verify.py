@@ -12,7 +12,14 @@ from cyclopts import Parameter
 from rich.progress import Progress
 
 from bptt_verify import regression as regressions
-from bptt_verify.cli.console import UsageError, check_writable, console, progress, write_json
+from bptt_verify.cli.console import (
+    UsageError,
+    check_folder,
+    check_writable,
+    console,
+    progress,
+    write_json,
+)
 from bptt_verify.guard import LIMIT, LONGEST
 from bptt_verify.load import LoadError, load
 from bptt_verify.pair import Pair
@@ -78,8 +85,7 @@ def verify(
         raise UsageError(f"--cases: expected at least 1, got {cases}")
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
-    if regression is not None and regression.exists() and not regression.is_dir():
-        raise UsageError(f"--regression: expected a folder, got {regression}")
+    check_folder(regression)
     if not 0 < limit <= LONGEST:
         raise UsageError(f"--limit: expected seconds, above 0 and at most {LONGEST:g}, got {limit}")
     if workers < 1:
@@ -126,8 +132,6 @@ def _run(
                 pair, cases, seed, dtype, workers, progress=done, limit=limit, isolate=isolate
             )
         return run(pair, cases, seed, dtype, case=case, progress=done, limit=limit, isolate=isolate)
-    except MemoryError:
-        raise UsageError(f"pair {pair.name!r}: its arrays do not fit in memory") from None
     except BrokenProcessPool:
         raise UsageError(f"pair {pair.name!r}: a worker died; try --isolate") from None
     except ValueError as error:  # the pair, the twin or the case is not what it should be

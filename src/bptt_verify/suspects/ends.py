@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from itertools import combinations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Expected, Oracle
@@ -26,7 +27,7 @@ def of_cotangents(
     for name, cotangent in drawn.cotangents.items():
         letters = [letter for _, letter in Shape(pair.outputs[name]).axes]
         found = {"was dropped": np.zeros_like(cotangent), "has the wrong sign": -cotangent}
-        if pair.time in letters:
+        if pair.time and pair.time in letters:
             axis = letters.index(pair.time)
             n = cotangent.shape[axis]
             steps = np.moveaxis(cotangent, axis, 0)
@@ -147,14 +148,11 @@ def of_sequences(
         return
     for which, word in ((0, "first"), (size - 1, "last")):
 
+        @cache
         def alone(which: int = which) -> Answer:
             only = {}
             for name, cotangent in drawn.cotangents.items():
-                axis = axes[name].index(pair.batch)
-                kept = np.arange(size) == which
-                only[name] = cotangent * np.expand_dims(
-                    kept, [k for k in range(cotangent.ndim) if k != axis]
-                ).astype(cotangent.dtype)
+                only[name] = _only(cotangent, axes[name].index(pair.batch), which)
             return oracle.answer(case, Drawn(drawn.inputs, only), dtype)
 
         summed = [
@@ -170,6 +168,17 @@ def of_sequences(
                 ),
                 "sequence",
             )
+
+
+def _only(cotangent: NDArray[Any], axis: int, at: int) -> NDArray[Any]:
+    """Zero but at one place along the axis."""
+    found = np.zeros_like(cotangent)
+    np.moveaxis(found, axis, 0)[at] = np.moveaxis(cotangent, axis, 0)[at]
+    return found
+
+
+LONGEST = 16
+"""Steps of the longest case in which windows are tried."""
 
 
 def of_windows(
@@ -192,13 +201,10 @@ def of_windows(
         """The cotangents of one step; what has no axis of time comes from the last."""
         only = {}
         for name, cotangent in drawn.cotangents.items():
-            kept = np.asarray(t == length - 1)
             if pair.time in axes[name]:
-                axis = axes[name].index(pair.time)
-                kept = np.expand_dims(
-                    np.arange(length) == t, [k for k in range(cotangent.ndim) if k != axis]
-                )
-            only[name] = cotangent * kept.astype(cotangent.dtype)
+                only[name] = _only(cotangent, axes[name].index(pair.time), t)
+            else:
+                only[name] = cotangent if t == length - 1 else np.zeros_like(cotangent)
         return Drawn(drawn.inputs, only)
 
     def windowed(back: int) -> Answer:
@@ -216,7 +222,8 @@ def of_windows(
         forward = {k: right.quantities[k] for k in (*pair.outputs, *pair.probes)}
         return right._replace(quantities={**summed, **forward})
 
-    if pair.time and any(pair.time in letters for letters in axes.values()):
+    # each asks once for every step
+    if pair.time and length <= LONGEST and any(pair.time in found for found in axes.values()):
         for back in range(1, length - 1):
             steps = f"{back} step{'s' * (back > 1)}"
             yield Suspect(

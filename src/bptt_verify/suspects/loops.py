@@ -56,18 +56,18 @@ def states(groups: Sequence[Group], known: Known) -> list[State]:
                 found.setdefault((source[0], source[2]), []).append(Reading(group, k))
     return [
         State(
-            _name(readings[0], known),
+            _name(readings[0], known) or f"state {n} of {len(found)}",
             [eqn.outvars[j] for _, eqn in groups[g]],
             readings,
         )
-        for (g, j), readings in found.items()
+        for n, ((g, j), readings) in enumerate(found.items(), 1)
     ]
 
 
 def _name(reading: Reading, known: Known) -> str:
     initial = reading.group[0][1].invars[reading.operand]
     name = name_of(known, initial, "")
-    return f"the state that starts as {name}" if name else "a state"
+    return f"the state that starts as {name}" if name else ""
 
 
 def cut(found: Sequence[State], kept: Callable[[int], Any]) -> Change:
@@ -89,9 +89,10 @@ def cut(found: Sequence[State], kept: Callable[[int], Any]) -> Change:
 
 def of_carries(found: Sequence[State], steps: int) -> Iterator[tuple[str, Change]]:
     """What is carried is dropped or cut, in one state or in all of them."""
-    alone = {state.name: [state] for state in found}
-    together = {"every state": list(found)} if len(found) > 1 else {}
-    for name, chosen in {**alone, **together}.items():
+    chosen_ones = [(state.name, [state]) for state in found]
+    if len(found) > 1:
+        chosen_ones.append(("every state", list(found)))
+    for name, chosen in chosen_ones:
         for text, kept in cuts(name, steps, last=steps - 1):
             line = where(chosen[0].readings[0].group[0][1])
             yield f"{text} {line}", cut(chosen, kept)

@@ -69,20 +69,21 @@ def of_product(eqn: Any, known: Known) -> Misread:
         for i in (0, 1):
             yield "a factor is multiplied by itself, not by the other one:", _itself(i)
             yield "a factor of the product is missing:", _factor_missing(i)
-            maker = (
-                None
-                if isinstance(eqn.invars[1 - i], Literal)
-                else known.makers.get(eqn.invars[1 - i])
-            )
+            maker = _maker(known, eqn.invars[1 - i])
             if maker and maker.primitive.name in UNARY and len(maker.invars) == 1:
                 yield (
                     f"the argument of {called(maker)} stands where {called(maker)} is meant:",
                     _argument(i),
-                    (maker.invars[0],),
+                    # of each equation its own: a loop in Python has one for every step
+                    lambda eqn, i=i: tuple(_maker(known, eqn.invars[1 - i]).invars),
                 )
     for i in (0, 1):
         factor = name_of(known, eqn.invars[i], f"the {('first', 'second')[i]} factor")
         yield f"the path through {factor} is missing from the product:", without_path(i)
+
+
+def _maker(known: Known, atom: Any) -> Any:
+    return None if isinstance(atom, Literal) else known.makers.get(atom)
 
 
 def without_path(i: int) -> Any:
