@@ -126,6 +126,8 @@ def test_inconclusive_is_exit_3(bptt, tmp_path):
             ["verify", "rnn", "--case", "T=9999999999 H=9"],
             "case: expected arrays that fit in memory",
         ),
+        (["verify", "rnn", "--workers", "0"], "--workers: expected 1 to"),
+        (["verify", "rnn", "--workers", "100000"], "--workers: expected 1 to"),
         (["verify", "rnn", "--case", "Q=1"], "case: expected one of T, B"),
         (["verify", "rnn", "--case", "T=1", "--json", "no/where.json"], "cannot write no/where"),
         (["verify", "--nonsense"], "nonsense"),

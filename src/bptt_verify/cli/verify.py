@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
@@ -28,6 +29,9 @@ from bptt_verify.render import show
 from bptt_verify.report import Report, jsonable, overall, versions
 from bptt_verify.verify import verify as run
 from bptt_verify.workers import verify_in_processes
+
+MOST_WORKERS = 4
+"""For each core: each is a process of some 300 MB."""
 
 EXIT = {"pass": 0, "fail": 1, "inconclusive": 3}
 
@@ -88,8 +92,9 @@ def verify(
     check_folder(regression)
     if not 0 < limit <= LONGEST:
         raise UsageError(f"--limit: expected seconds, above 0 and at most {LONGEST:g}, got {limit}")
-    if workers < 1:
-        raise UsageError(f"--workers: expected at least 1, got {workers}")
+    most = MOST_WORKERS * (os.cpu_count() or 1)
+    if not 1 <= workers <= most:
+        raise UsageError(f"--workers: expected 1 to {most}, a few for each core, got {workers}")
     reports: list[Report] = []
     with progress() as bar:
         for pair in pairs:
