@@ -144,10 +144,9 @@ class MixedError(Exception):
     """Rows go different ways through the jaxpr: evaluate them one by one."""
 
 
-def is_float(var: Var) -> bool:
-    """Whether the value is of floats."""
-    aval: Any = var.aval
-    return bool(aval.dtype.kind == "f")
+def is_float(atom: Any) -> bool:
+    """Whether a variable or a literal is of floats."""
+    return getattr(atom.aval.dtype, "kind", "") == "f"
 
 
 def _plan(jaxpr: Jaxpr, cotangents: Sequence[Var]) -> Plan:

@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 
 from jax.extend.core import ClosedJaxpr, Literal
 
+from bptt_verify.interpreter import is_float
 from bptt_verify.surgery import Change, Site, Values, as_if, evaluate, still
 from bptt_verify.suspects.scans import cuts
-from bptt_verify.suspects.suspect import Known, has_floats, name_of, where
+from bptt_verify.suspects.suspect import Known, name_of, where
 
 Group = Sequence[tuple[Site, Any]]
 """The equation that one piece of text makes, at every step."""
@@ -47,7 +48,7 @@ def states(groups: Sequence[Group], known: Known) -> list[State]:
     for group in groups:
         first = group[0][1]
         for k in range(len(first.invars)):
-            if not has_floats(first.invars[k]):
+            if not is_float(first.invars[k]):
                 continue
             atoms = [eqn.invars[k] for _, eqn in group]
             read = [None if isinstance(a, Literal) else makers.get(a) for a in atoms]

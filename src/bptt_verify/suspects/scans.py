@@ -10,8 +10,9 @@ from typing import Any
 
 import jax.numpy as jnp
 
+from bptt_verify.interpreter import is_float
 from bptt_verify.surgery import Change, Site, Step, Values, as_if, evaluate, reads, sites, still
-from bptt_verify.suspects.suspect import Known, Misread, has_floats, name_of, where
+from bptt_verify.suspects.suspect import Known, Misread, name_of, where
 from bptt_verify.suspects.terms import of_function
 
 
@@ -80,7 +81,7 @@ def of_scan(eqn: Any, known: Known) -> Misread:
             for part, carry in (("in what is carried back", True), ("in the outputs", False)):
                 yield f"{text} {part} {where(inner)}, in the scan", on_part(site, apply, carry)
     for k in range(n):
-        if has_floats(eqn.invars[k]):
+        if is_float(eqn.invars[k]):
             of = name_of(known, eqn.invars[k], f"an array {eqn.invars[k].aval.shape}")
             yield (
                 f"only the first step counts for {of} (= for +=):",
@@ -108,7 +109,7 @@ def on_operands(ks: Sequence[int], kept: Callable[[Any], Any]) -> Any:
 def carries(eqn: Any) -> list[int]:
     """Which operands of a scan are states of floats."""
     n, m = eqn.params["num_consts"], eqn.params["num_carry"]
-    return [k for k in range(n, n + m) if has_floats(eqn.invars[k])]
+    return [k for k in range(n, n + m) if is_float(eqn.invars[k])]
 
 
 def cuts(of: str, length: int, last: int) -> Iterator[tuple[str, Callable[[Any], Any]]]:

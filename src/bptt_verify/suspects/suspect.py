@@ -43,11 +43,6 @@ def name_of(known: Known, atom: Any, otherwise: str) -> str:
     return otherwise if isinstance(atom, Literal) else known.names.get(atom, otherwise)
 
 
-def has_floats(atom: Any) -> bool:
-    """Whether a value is of floats."""
-    return getattr(atom.aval.dtype, "kind", "") == "f"
-
-
 def called(eqn: Any) -> str:
     """What a person calls the function."""
     name: str = eqn.primitive.name

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 from jax.extend.core import Literal
 
+from bptt_verify.interpreter import is_float
 from bptt_verify.surgery import Values, as_if, slope, still
-from bptt_verify.suspects.suspect import Known, Misread, called, has_floats, name_of
+from bptt_verify.suspects.suspect import Known, Misread, called, name_of
 
 UNARY = {
     *("tanh", "logistic", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "sqrt", "rsqrt"),
@@ -27,7 +28,7 @@ def of_function(eqn: Any, known: Known) -> Misread:
     x = [v for v in eqn.invars if getattr(v.aval, "shape", None) is not None]
     if name not in UNARY or len(x) != 1 or len(eqn.outvars) != 1:
         return
-    if x[0].aval.shape != eqn.outvars[0].aval.shape or not has_floats(x[0]):
+    if x[0].aval.shape != eqn.outvars[0].aval.shape or not is_float(x[0]):
         return
     f = called(eqn)
 
@@ -59,7 +60,7 @@ def of_function(eqn: Any, known: Known) -> Misread:
 def of_product(eqn: Any, known: Known) -> Misread:
     """Of y = a b, a product of entries or of matrices."""
     name = eqn.primitive.name
-    if name not in ("mul", "dot_general", "div") or not all(map(has_floats, eqn.invars)):
+    if name not in ("mul", "dot_general", "div") or not all(map(is_float, eqn.invars)):
         return
 
     if name == "dot_general":
@@ -192,7 +193,7 @@ def _argument(i: int) -> Any:
 def of_sum(eqn: Any, known: Known) -> Misread:
     """Of y = a + b or a - b: a path forgotten, or with the other sign."""
     signs = SUMS.get(eqn.primitive.name)
-    if signs is None or not all(map(has_floats, eqn.invars)):
+    if signs is None or not all(map(is_float, eqn.invars)):
         return
 
     def weighted(weights: tuple[float, float]) -> Any:
@@ -210,7 +211,7 @@ def of_sum(eqn: Any, known: Known) -> Misread:
 
 def of_any(eqn: Any, known: Known) -> Misread:
     """Of any result: the wrong sign, or counted twice."""
-    if len(eqn.outvars) != 1 or not has_floats(eqn.outvars[0]) or eqn.primitive.name == "scan":
+    if len(eqn.outvars) != 1 or not is_float(eqn.outvars[0]) or eqn.primitive.name == "scan":
         return
 
     def scaled(factor: float) -> Any:
