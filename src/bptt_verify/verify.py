@@ -211,9 +211,13 @@ def _guarded(limit: float, isolate: bool) -> Iterator[Run]:
         np.random.set_state(numbers[1])  # noqa: NPY002
 
 
+COPIES = 3
+"""Arrays on the way, for each that comes in or out: measured, one of 3000 x 3000."""
+
+
 def _check_memory(pair: Pair, case: Case) -> None:
     """Refuse a case whose arrays, in float64 and with their samples, this machine cannot hold."""
-    needed = 8 * (SAMPLES + 1) * draw.entries(pair, case.sizes)
+    needed = COPIES * 8 * (SAMPLES + 1) * draw.entries(pair, case.sizes)
     if not hasattr(os, "sysconf"):
         return
     there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
