@@ -41,12 +41,16 @@ def run(
     reader, writer = multiprocessing.Pipe(duplex=False)
     flush()  # or the child would have it in its buffers too
     with reader:
+        # an interrupt in the middle of a fork would be lost in the hooks that run there
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         with writer, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # JAX's, and Python's, of forks beside threads
             child = os.fork()
             if child == 0:
+                signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
                 _answer(writer, pair, case, drawn, dtype, guard, again=again)
         try:
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)  # now it may come
             late = not reader.poll(guard.patience)
             answer = b"" if late else reader.recv_bytes()
         except EOFError:
