@@ -91,10 +91,9 @@ class Interpreter(ABC):
                 continue  # what nothing depends on must not decide anything
             for var in plan.border.get(i, ()):
                 behind[var] = self.again(values[var])
-            backward = [atom in plan.backward for atom in eqn.outvars]
+            backward = plan.backward[i]
             x = [read(atom, any(backward)) for atom in eqn.invars]
-            is_behind = [isinstance(a, Var) and a in plan.backward for a in eqn.invars]
-            results = self._equation(eqn, x, is_behind)
+            results = self._equation(eqn, x, backward)
             for var, result in zip(eqn.outvars, results, strict=True):
                 declared: Any = var.aval
                 values[var] = self.cast(result, declared.dtype)
@@ -112,18 +111,16 @@ class Interpreter(ABC):
             self._plans[key] = jaxpr, _plan(jaxpr, cotangents)  # the jaxpr too: its id stays its
         return self._plans[key][1]
 
-    def _equation(self, eqn: Any, x: list[Array], behind: Sequence[bool]) -> list[Array]:
+    def _equation(self, eqn: Any, x: list[Array], backward: Sequence[bool]) -> list[Array]:
         name, p = eqn.primitive.name, eqn.params
         if name in CALLS:
             inner = p[CALLS[name]]
             consts = inner.consts if isinstance(inner, ClosedJaxpr) else ()
             jaxpr = getattr(inner, "jaxpr", inner)
-            cotangents = [var for var, b in zip(jaxpr.invars, behind, strict=True) if b]
+            cotangents = [var for var, b in zip(jaxpr.invars, backward, strict=True) if b]
             return self.evaluate(jaxpr, consts, x, cotangents)
-        if name == "scan":
-            return _scan(self, p, x, behind)
         if name in CONTROL:
-            return CONTROL[name](self, p, x)
+            return CONTROL[name](self, p, x, backward)
         return self.primitive(eqn, x)
 
 
@@ -134,8 +131,8 @@ class Plan(NamedTuple):
     """Which equations the results depend on."""
     last_use: dict[Var, int]
     """The last such equation to read each value."""
-    backward: set[Var]
-    """What depends on a cotangent."""
+    backward: list[list[bool]]
+    """Which operands of each equation depend on a cotangent."""
     border: dict[int, list[Var]]
     """What the backward pass reads of the forward pass, by the first equation that does."""
 
@@ -158,14 +155,15 @@ def _plan(jaxpr: Jaxpr, cotangents: Sequence[Var]) -> Plan:
             for atom in eqn.invars:
                 if isinstance(atom, Var):
                     last.setdefault(atom, i)
-    backward = _depends_on(jaxpr, cotangents)
+    depends = _depends_on(jaxpr, cotangents)
+    backward = [[isinstance(a, Var) and a in depends for a in eqn.invars] for eqn in jaxpr.eqns]
     # nothing has happened yet to the arguments
     known = {*jaxpr.invars, *jaxpr.constvars}
     border: dict[int, list[Var]] = {}
     for i, eqn in enumerate(jaxpr.eqns):
-        if needed[i] and not backward.isdisjoint(eqn.outvars):
+        if needed[i] and any(backward[i]):
             read = dict.fromkeys(a for a in eqn.invars if isinstance(a, Var))
-            border[i] = [a for a in read if a not in backward and a not in known and is_float(a)]
+            border[i] = [a for a in read if a not in depends and a not in known and is_float(a)]
             known.update(border[i])
     return Plan(needed, last, backward, border)
 
@@ -203,14 +201,14 @@ CALLS = {
 
 
 def _scan(
-    run: Interpreter, p: dict[str, Any], x: list[Array], behind: Sequence[bool]
+    run: Interpreter, p: dict[str, Any], x: list[Array], backward: Sequence[bool]
 ) -> list[Array]:
     n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
     consts, carry, xs = x[:n], x[n:m], x[m:]
     steps = range(p["length"])
     body = p["jaxpr"]
     run.look_at_scan(body.jaxpr, n, m - n, p["length"])
-    cotangents = _carried(body.jaxpr, n, m - n, behind)
+    cotangents = _carried(body.jaxpr, n, m - n, backward)
     stacked: list[Array] = []
     with run.loop() as begin:
         for t in reversed(steps) if p["reverse"] else steps:
@@ -228,9 +226,9 @@ def _scan(
     return [*carry, *(whole.swapaxes(0, 1) for whole in stacked)]
 
 
-def _carried(body: Jaxpr, consts: int, carry: int, behind: Sequence[bool]) -> list[Var]:
+def _carried(body: Jaxpr, consts: int, carry: int, backward: Sequence[bool]) -> list[Var]:
     """The operands of a step that depend on a cotangent, if not at the first step then later."""
-    found = [var for var, b in zip(body.invars, behind, strict=True) if b]
+    found = [var for var, b in zip(body.invars, backward, strict=True) if b]
     while found:
         depends = _depends_on(body, found)
         states = zip(body.invars[consts:], body.outvars[:carry], strict=False)
@@ -241,7 +239,7 @@ def _carried(body: Jaxpr, consts: int, carry: int, behind: Sequence[bool]) -> li
     return found
 
 
-def _while(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
+def _while(run: Interpreter, p: dict[str, Any], x: list[Array], _: object) -> list[Array]:
     n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     test, body, carry = x[:n], x[n:m], x[m:]
     with run.loop() as begin:
@@ -260,7 +258,7 @@ def _while(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
             ]
 
 
-def _cond(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
+def _cond(run: Interpreter, p: dict[str, Any], x: list[Array], _: object) -> list[Array]:
     index, *rest = x
     run.decide(index, rest)
     chosen = run.leading(index)
@@ -270,13 +268,14 @@ def _cond(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
     return run.evaluate(branch.jaxpr, branch.consts, rest)
 
 
-def _split(_: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
+def _split(_: Interpreter, p: dict[str, Any], x: list[Array], __: object) -> list[Array]:
     return np.split(x[0], np.cumsum(p["sizes"])[:-1], axis=p["axis"] + 1)
 
 
 CONTROL: dict[str, Callable[..., list[Array]]] = {
+    "scan": _scan,
     "while": _while,
     "cond": _cond,
     "split": _split,
 }
-"""Primitives with several results, scan apart: control flow, whose body is a jaxpr, and split."""
+"""Primitives with several results: control flow, whose body is a jaxpr of its own, and split."""

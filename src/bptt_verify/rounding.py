@@ -65,6 +65,13 @@ SAME = {"transpose", "reshape", "convert_element_type", "copy"}
 
 
 ADDITIONS = {"add", "add_any", "sub"}
+"""Sums of two."""
+
+BETWEEN = {*SAME, "broadcast_in_dim", "neg"}
+"""What may stand between a sum and the sum it is a term of."""
+
+TOTALS = {*ADDING, "cumlogsumexp"}
+"""Sums of many."""
 
 
 class Places:
@@ -119,7 +126,7 @@ class Rounding(Interpreter):
         # there it is drawn larger, and σ is scaled back (both are small, so σ is linear in it).
         self.magnified = 16 if dtype == np.float64 else 1
         # The twin is computed in float64. Where that is the dtype under test, both sides round.
-        self.unit = math.sqrt(2) / 16 if dtype == np.float64 else 1.0
+        self.unit = (math.sqrt(2) if dtype == np.float64 else 1.0) / self.magnified
         # Subnormal numbers may be taken for 0, as XLA and GPUs do, and as they come out where an
         # exponential overflows; float16 has too few numbers to do without them.
         flushed = dtype != np.float16
@@ -268,7 +275,7 @@ class Rounding(Interpreter):
 
         def sum_behind(atom: Any) -> Any:
             eqn = None if isinstance(atom, Literal) else makers.get(atom)
-            if eqn is not None and eqn.primitive.name in {*SAME, "broadcast_in_dim", "neg"}:
+            if eqn is not None and eqn.primitive.name in BETWEEN:
                 return sum_behind(eqn.invars[0])
             return eqn if eqn is not None and eqn.primitive.name in ADDITIONS else None
 
@@ -306,7 +313,7 @@ class Rounding(Interpreter):
             for i in (0, 1):
                 if source(sum_.invars[i]) is before:
                     added = maker(source(sum_.invars[1 - i]))
-                    if added is not None and added.primitive.name in {*ADDING, "cumlogsumexp"}:
+                    if added is not None and added.primitive.name in TOTALS:
                         self._longer[id(added)] = float(length)
                     else:
                         self._increments[id(sum_)] = 1 - i, float(length)

@@ -174,6 +174,13 @@ def as_if(y: Any, read: Any) -> Any:
     return still(y) + (read - still(read))
 
 
+def misread_factor(i: int, wrong: Any, x: Values, run: Callable[..., Values]) -> Values:
+    """The product of x, whose other factor's derivative takes `wrong` for factor i."""
+    other = [wrong if k == i else a for k, a in enumerate(x)]
+    right = [a if k == i else still(a) for k, a in enumerate(x)]
+    return [as_if(run(*x)[0], run(*other)[0] + run(*right)[0])]
+
+
 def slope(y: Any, x: Any, factor: Any) -> Any:
     """The value of y, and `factor` for its derivative in x."""
     return still(y) + still(factor) * (x - still(x))

@@ -37,8 +37,10 @@ def last_first(i):
 def halves(i):
     """A step of one kind, then one of the other, whose noise has another size."""
 
+    def wide(s):
+        return jnp.tanh(s[:, :, None] * i["w"]).sum(1)
+
     def step(s, t):
-        wide = lambda s: jnp.tanh(s[:, :, None] * i["w"]).sum(1)  # noqa: E731
         return lax.cond(t % 2 == 0, lambda s: s * 0.5, wide, s), None
 
     return lax.scan(step, i["s"], jnp.arange(3))[0]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Expected, Oracle
 from bptt_verify.shapes import Shape
-from bptt_verify.suspects.suspect import Suspect
+from bptt_verify.suspects.suspect import Suspect, swaps
 
 # --- mistakes in what comes in: the cotangents
 
@@ -47,7 +47,7 @@ def of_cotangents(
             other = Drawn(drawn.inputs, {**drawn.cotangents, name: np.ascontiguousarray(wrong)})
             yield Suspect(
                 f"the cotangent of {name} {text}",
-                lambda other=other: oracle.answer(case, other, dtype),  # type: ignore[misc]
+                partial(oracle.answer, case, other, dtype),
                 "cotangent",
             )
 
@@ -65,7 +65,7 @@ def of_options(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -
                 other = replace(case, options={**case.options, name: value})
                 yield Suspect(
                     f"the gradients are those of {name}={value}",
-                    lambda other=other: oracle.answer(other, drawn, dtype),  # type: ignore[misc]
+                    partial(oracle.answer, other, drawn, dtype),
                     "option",
                 )
 
@@ -78,8 +78,8 @@ def of_results(oracle: Oracle, case: Case, right: Answer) -> Iterator[Suspect]:
     pair = oracle.pair
     gradients = [f"d{name}" for name in pair.differentiable]
 
-    def with_one(name: str, wrong: Expected) -> Callable[[], Answer]:
-        return lambda: right._replace(quantities={**right.quantities, name: wrong})
+    def put(wrong: dict[str, Expected]) -> Callable[[], Answer]:
+        return lambda: right._replace(quantities={**right.quantities, **wrong})
 
     for name in [*gradients, *pair.taps]:
         value, sigma = right.quantities[name]
@@ -99,15 +99,14 @@ def of_results(oracle: Oracle, case: Case, right: Answer) -> Iterator[Suspect]:
         for text, factor in _factors(case, pair.time, pair.batch):
             kinds[f"is {text} of what it should be"] = factor * value, abs(factor) * sigma
         for text, (wrong, spread) in kinds.items():
-            yield Suspect(f"{name} {text}", with_one(name, Expected(wrong, spread)), "result")
+            yield Suspect(f"{name} {text}", put({name: Expected(wrong, spread)}), "result")
     yield from _of_blocks(oracle, right)
     for one, two in combinations(gradients, 2):
         a, b = right.quantities[one], right.quantities[two]
         if a.value.shape == b.value.shape:
-            swapped = right._replace(quantities={**right.quantities, one: b, two: a})
-            yield Suspect(f"{one} and {two} are swapped", lambda swapped=swapped: swapped, "result")  # type: ignore[misc]
-            yield Suspect(f"{one} holds {two}", with_one(one, b), "result")
-            yield Suspect(f"{two} holds {one}", with_one(two, a), "result")
+            yield Suspect(f"{one} and {two} are swapped", put({one: b, two: a}), "result")
+            yield Suspect(f"{one} holds {two}", put({one: b}), "result")
+            yield Suspect(f"{two} holds {one}", put({two: a}), "result")
 
 
 def _of_blocks(oracle: Oracle, right: Answer) -> Iterator[Suspect]:
@@ -115,10 +114,7 @@ def _of_blocks(oracle: Oracle, right: Answer) -> Iterator[Suspect]:
     axes = {k: Shape(text).axes for k, text in oracle.pair.shapes().items()}
     gates = {axis for k in right.quantities for axis in axes[k] if axis[0] > 1 and axis[1]}
 
-    def swap(gate: tuple[int, str | None], i: int, j: int) -> Answer:
-        order = list(range(gate[0]))
-        order[i], order[j] = j, i
-
+    def in_order(gate: tuple[int, str | None], order: list[int]) -> Answer:
         def swapped(a: Any, axes: list[tuple[int, str | None]]) -> Any:
             for axis in (k for k, found in enumerate(axes) if found == gate):
                 parts = np.split(a, len(order), axis)
@@ -132,9 +128,9 @@ def _of_blocks(oracle: Oracle, right: Answer) -> Iterator[Suspect]:
         return right._replace(quantities=wrong)
 
     for gate in sorted(gates, key=str):
-        for i, j in combinations(range(gate[0]), 2):
-            text = f"blocks {i + 1} and {j + 1} along {gate[0]}{gate[1]} are swapped"
-            yield Suspect(text, partial(swap, gate, i, j), "blocks")
+        for i, j, order in swaps(gate[0]):
+            text = f"blocks {i} and {j} along {gate[0]}{gate[1]} are swapped"
+            yield Suspect(text, partial(in_order, gate, order), "blocks")
 
 
 def of_sequences(
@@ -146,28 +142,28 @@ def of_sequences(
     size = case.sizes.get(pair.batch or "", 1)
     if size < 2 or not all(pair.batch in letters for letters in axes.values()):
         return
+    summed = [
+        f"d{name}"
+        for name in pair.differentiable
+        if pair.batch not in Shape(pair.floats[name]).letters
+    ]
+
+    @cache
+    def alone(which: int) -> Answer:
+        only = {
+            name: _only(cotangent, axes[name].index(pair.batch), which)
+            for name, cotangent in drawn.cotangents.items()
+        }
+        return oracle.answer(case, Drawn(drawn.inputs, only), dtype)
+
+    def with_one(name: str, which: int) -> Answer:
+        found = alone(which).quantities[name]
+        return right._replace(quantities={**right.quantities, name: found})
+
     for which, word in ((0, "first"), (size - 1, "last")):
-
-        @cache
-        def alone(which: int = which) -> Answer:
-            only = {}
-            for name, cotangent in drawn.cotangents.items():
-                only[name] = _only(cotangent, axes[name].index(pair.batch), which)
-            return oracle.answer(case, Drawn(drawn.inputs, only), dtype)
-
-        summed = [
-            f"d{name}"
-            for name in pair.differentiable
-            if pair.batch not in Shape(pair.floats[name]).letters
-        ]
         for name in summed:
-            yield Suspect(
-                f"only the {word} sequence of the batch counts in {name}",
-                lambda name=name, alone=alone: right._replace(  # type: ignore[misc]
-                    quantities={**right.quantities, name: alone().quantities[name]}
-                ),
-                "sequence",
-            )
+            text = f"only the {word} sequence of the batch counts in {name}"
+            yield Suspect(text, partial(with_one, name, which), "sequence")
 
 
 def _only(cotangent: NDArray[Any], axis: int, at: int) -> NDArray[Any]:
@@ -228,7 +224,7 @@ def of_windows(
             steps = f"{back} step{'s' * (back > 1)}"
             yield Suspect(
                 f"each output is carried back over {steps} only (a window)",
-                lambda back=back: windowed(back),  # type: ignore[misc]
+                partial(windowed, back),
                 "window",
             )
 

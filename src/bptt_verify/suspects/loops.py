@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from jax.extend.core import ClosedJaxpr, Literal
 
 from bptt_verify.interpreter import is_float
-from bptt_verify.surgery import Change, Site, Values, as_if, evaluate, still
+from bptt_verify.surgery import Change, Site, Values, evaluate, misread_factor, still
 from bptt_verify.suspects.scans import cuts
 from bptt_verify.suspects.suspect import Known, name_of, where
 
@@ -122,9 +122,7 @@ def _with_new(
         after = {id(eqn): still(new) for (_, eqn), new in zip(group, made, strict=True)}
 
         def apply(eqn: Any, x: Values, run: Callable[..., Values]) -> Values:
-            wrong = [after[id(eqn)] if k == i else a for k, a in enumerate(x)]
-            right = [a if k == i else still(a) for k, a in enumerate(x)]
-            return [as_if(run(*x)[0], run(*wrong)[0] + run(*right)[0])]
+            return misread_factor(i, after[id(eqn)], x, run)
 
         return evaluate(closed, arguments, Change([site for site, _ in group], apply))
 

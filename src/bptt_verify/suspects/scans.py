@@ -11,7 +11,18 @@ from typing import Any
 import jax.numpy as jnp
 
 from bptt_verify.interpreter import is_float
-from bptt_verify.surgery import Change, Site, Step, Values, as_if, evaluate, reads, sites, still
+from bptt_verify.surgery import (
+    Change,
+    Site,
+    Step,
+    Values,
+    as_if,
+    evaluate,
+    misread_factor,
+    reads,
+    sites,
+    still,
+)
 from bptt_verify.suspects.suspect import Known, Misread, name_of, where
 from bptt_verify.suspects.terms import of_function
 
@@ -34,9 +45,7 @@ def of_scan(eqn: Any, known: Known) -> Misread:
             after = still(run(*x)[k - n])
 
             def product(_: Any, x: Values, run: Callable[..., Values]) -> Values:
-                wrong = [after if j == i else a for j, a in enumerate(x)]
-                right = [a if j == i else still(a) for j, a in enumerate(x)]
-                return [as_if(run(*x)[0], run(*wrong)[0] + run(*right)[0])]
+                return misread_factor(i, after, x, run)
 
             return evaluate(step.body, x, Change([site], product))
 

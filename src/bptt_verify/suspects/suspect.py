@@ -5,6 +5,7 @@ from __future__ import annotations
 import linecache
 import re
 from collections.abc import Callable, Iterator
+from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,14 @@ class Known(NamedTuple):
 
 Misread = Iterator[tuple[Any, ...]]
 """Words, what `Change.apply` is to be, and what `Change.besides`, if anything."""
+
+
+def swaps(n: int) -> Iterator[tuple[int, int, list[int]]]:
+    """Any two of n in each other's place: which, counted from 1, and the order then."""
+    for i, j in combinations(range(n), 2):
+        order = list(range(n))
+        order[i], order[j] = j, i
+        yield i + 1, j + 1, order
 
 
 def name_of(known: Known, atom: Any, otherwise: str) -> str:

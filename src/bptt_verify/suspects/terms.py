@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import combinations
 from typing import Any
 
 import jax
@@ -12,8 +11,8 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from bptt_verify.interpreter import is_float
-from bptt_verify.surgery import Values, as_if, slope, still
-from bptt_verify.suspects.suspect import Known, Misread, called, name_of
+from bptt_verify.surgery import Values, as_if, misread_factor, slope, still
+from bptt_verify.suspects.suspect import Known, Misread, called, name_of, swaps
 
 UNARY = {
     *("tanh", "logistic", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "sqrt", "rsqrt"),
@@ -62,7 +61,6 @@ def of_product(eqn: Any, known: Known) -> Misread:
     name = eqn.primitive.name
     if name not in ("mul", "dot_general", "div") or not all(map(is_float, eqn.invars)):
         return
-
     if name == "dot_general":
         for i in (0, 1):
             yield from _of_matrix(eqn, known, i)
@@ -137,7 +135,7 @@ def of_gates(eqn: Any, known: Known) -> Misread:
     if len(eqn.outvars) != 1 or eqn.outvars[0] not in known.parted:
         return
 
-    def swapped(axis: int, order: Sequence[int]) -> Any:
+    def in_order(axis: int, order: Sequence[int]) -> Any:
         def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
             (y,) = run(*x)
             parts = jnp.split(y, len(order), axis)
@@ -148,19 +146,15 @@ def of_gates(eqn: Any, known: Known) -> Misread:
     shape = eqn.outvars[0].aval.shape
     for axis, n in enumerate(shape):
         blocks = known.gates.get(n, 1)
-        for i, j in combinations(range(blocks), 2):
-            order = list(range(blocks))
-            order[i], order[j] = j, i
-            yield f"gates {i + 1} and {j + 1} of {blocks} are swapped:", swapped(axis, order)
+        for i, j, order in swaps(blocks):
+            yield f"gates {i} and {j} of {blocks} are swapped:", in_order(axis, order)
 
 
 def _instead(i: int, wrong: Callable[[Any], Any]) -> Any:
     """For the other factor, the product is one with something else in place of factor i."""
 
     def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
-        other = [wrong(still(a)) if k == i else a for k, a in enumerate(x)]
-        right = [a if k == i else still(a) for k, a in enumerate(x)]
-        return [as_if(run(*x)[0], run(*other)[0] + run(*right)[0])]
+        return misread_factor(i, wrong(still(x[i])), x, run)
 
     return apply
 
