@@ -31,6 +31,8 @@ class Comparison(NamedTuple):
     """No entry can be moved by rounding: all had to be equal."""
     excusable: bool = False
     """It disagrees in finite numbers only, as the other branch at a kink would."""
+    undefined: bool = False
+    """It disagrees only where both are NaN."""
     doubt: str = ""
     """Why nothing can be said, though it does not disagree."""
 
@@ -62,8 +64,10 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
     at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     where = f" at {at}" if at else ""
     problem = f"expected {value[at]:.9g} ± {tolerance[at]:.1e}, got {exact[at]:.9g}{where}"
-    finite = bool(np.isfinite(exact[error > 1]).all())
-    return Comparison(worst, problem, excusable=finite)
+    wrong = error > 1
+    finite = bool(np.isfinite(exact[wrong]).all())
+    undefined = bool((np.isnan(exact) & np.isnan(value))[wrong].all())
+    return Comparison(worst, problem, excusable=finite, undefined=undefined)
 
 
 def compare_padded(

@@ -162,7 +162,9 @@ class Judge:
             return None  # no band at all
         found = self._held(answer, ran)
         wrong = [found[name] for name in _wrong(found)]
-        if answer.undecided and wrong and not ran.problems and all(c.excusable for c in wrong):
+        if ran.problems or not wrong:
+            return found
+        if all(c.undefined or (c.excusable and answer.undecided) for c in wrong):
             return None
         return found
 

@@ -106,7 +106,7 @@ def table(reports: Sequence[Report]) -> RenderableType:
     summary = Text.assemble(
         (verdict.upper(), COLOUR[verdict]),
         f"  {cases} cases in {seconds:.1f} s, seed {reports[0].seed}",
-        f"; {redrawn} given up (out of range, or at a kink)" if redrawn else "",
+        f"; {redrawn} given up (out of range, NaN in both, or at a kink)" if redrawn else "",
         f"; not met: {', '.join(silent)}" if silent else "",
     )
     return Group(grid, summary)

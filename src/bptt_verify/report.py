@@ -57,8 +57,8 @@ class Report:
     cases: int
     """Cases judged."""
     redrawn: int
-    """Cases given up because no verdict was possible: a value beyond the range of the dtype, or a
-    disagreement within rounding of a kink, where either branch is honest."""
+    """Cases given up because no verdict was possible: a value beyond the range of the dtype, NaN on
+    both sides, or a disagreement within rounding of a kink, where either branch is honest."""
     seconds: float
     rows: tuple[Row, ...]
     silent: tuple[str, ...]

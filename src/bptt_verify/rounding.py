@@ -21,7 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -70,8 +70,19 @@ ADDITIONS = {"add", "add_any", "sub"}
 BETWEEN = {*SAME, "broadcast_in_dim", "neg"}
 """What may stand between a sum and the sum it is a term of."""
 
+CANCELLED = 1e-3
+"""A sum that is so much smaller than its terms may be 0 but for rounding."""
+
 TOTALS = {*ADDING, "cumlogsumexp"}
 """Sums of many."""
+
+
+class Part(NamedTuple):
+    """A term of a sum of two, and what stands between it and where it is added up."""
+
+    sum: Any
+    operand: int
+    way: list[Any]
 
 
 class Places:
@@ -144,6 +155,8 @@ class Rounding(Interpreter):
         self._increments: dict[int, tuple[int, float]] = {}
         self._longer: dict[int, float] = {}
         self._chained = set[int]()
+        self._parts: dict[int, list[Part]] = {}
+        self._operands: dict[int, list[Array] | None] = {}
         self._shared: Callable[[], int] = self._place
 
     def run(
@@ -261,7 +274,43 @@ class Rounding(Interpreter):
             unit = np.where(exact, 0, unit)
         reach *= unit.reshape(self.cases, *(1,) * (reach.ndim - 1))
         rows += self._noise(rows.shape[1:]) * reach[:, None]
+        rows += self._zeros(rows, root)
         return rows.reshape(x.shape)
+
+    def _zeros(self, rows: Array, root: NDArray[np.float64]) -> Array | float:
+        """How far sums that may be 0 but for rounding are moved: as far off, each in its own way.
+
+        The subject may know that such a sum is 0, of deviations from a mean say, and leave it out;
+        then its roundings do not cancel those of its terms.
+        """
+        small = (np.abs(rows[:, 0]) <= CANCELLED * root) & (root > 0)
+        some = self.any_entry(small)
+        if not some.any():
+            return 0.0
+        moved = np.zeros_like(rows)
+        off = rows[some] - rows[some, :1]
+        sigma = np.sqrt(np.mean(np.square(off[:, 1:]), axis=1)) * self.unit
+        zero = np.abs(rows[some, 0]) <= self.margin * sigma
+        own = math.sqrt(3) * self._read(SHEET, rows.shape[1:], self._place)
+        moved[some] = np.where(zero[:, None], (own - 1) * off, 0)
+        return moved
+
+    def _part_by_part(
+        self, eqn: Any, evaluate: Callable[[list[Array]], list[Array]]
+    ) -> Array | float:
+        """The sum of p + q may be that of p and that of q, of which one is 0 but for rounding."""
+        moved: Array | float = 0.0
+        for part in self._parts.get(id(eqn), ()):
+            operands = self._operands[id(part.sum)]
+            assert operands is not None  # evaluated before what reads it
+            x = operands[part.operand]
+            for between in part.way:
+                name, p = between.primitive.name, between.params
+                x = EXACT[name](p, x)
+            sums, squares = (self.apart(evaluate([a])[0]) for a in (x, np.square(x)))
+            off = self._zeros(sums, np.sqrt(squares[:, 0]))
+            moved += off if isinstance(off, float) else off.reshape(len(x), *off.shape[2:])
+        return moved
 
     def _note_peak(self, size: NDArray[np.float64]) -> None:
         highest = size.max(axis=1, initial=0)
@@ -273,16 +322,28 @@ class Rounding(Interpreter):
         """Note the sums of sums: the subject may add their terms in another order."""
         makers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
 
-        def sum_behind(atom: Any) -> Any:
+        def sum_behind(atom: Any, way: list[Any]) -> Any:
             eqn = None if isinstance(atom, Literal) else makers.get(atom)
             if eqn is not None and eqn.primitive.name in BETWEEN:
-                return sum_behind(eqn.invars[0])
+                way.insert(0, eqn)
+                return sum_behind(eqn.invars[0], way)
             return eqn if eqn is not None and eqn.primitive.name in ADDITIONS else None
+
+        def parts(sum_: Any, way: list[Any]) -> Iterator[Part]:
+            for i, atom in enumerate(sum_.invars):
+                longer = list(way)
+                before = sum_behind(atom, longer)
+                yield from parts(before, longer) if before else [Part(sum_, i, way)]
 
         for eqn in jaxpr.eqns:
             if eqn.primitive.name in ADDITIONS:
-                for before in filter(None, map(sum_behind, eqn.invars)):
+                for before in filter(None, (sum_behind(atom, []) for atom in eqn.invars)):
                     self._chained |= {id(before), id(eqn)}
+            elif eqn.primitive.name == "reduce_sum":
+                way: list[Any] = []
+                if before := sum_behind(eqn.invars[0], way):
+                    self._parts[id(eqn)] = list(parts(before, way))
+                    self._operands.update((id(part.sum), None) for part in self._parts[id(eqn)])
 
     def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
         """Note what is added up over the steps of a scan: a carry plus something.
@@ -444,12 +505,13 @@ class Rounding(Interpreter):
         if terms is not None and root is None:
             x = [self.blur(a, terms, exact) if a.dtype.kind == "f" else a for a in x]
         out = evaluate(x)
-        if name not in POLES:  # infinities that were put in, and at poles, are no overflow
-            finite = self._finite(out)
-            if not finite.all():
-                self.peak[self._finite(x) & ~finite] = math.inf
+        if id(eqn) in self._operands:
+            self._operands[id(eqn)] = [np.broadcast_to(a, out[0].shape) for a in x]
+        if not self._finite(out).all():
+            self.peak[self._overflows(name, x, out)] = math.inf
         if root is not None and terms is not None:
-            return [self._blur_sums(out[0], terms, root, exact)]
+            sums = self._blur_sums(out[0], terms, root, exact)
+            return [sums + self._part_by_part(eqn, evaluate)]
         rounded = [self._rounded(name, a, x, terms, exact) for a in out]
         if rule and name in FUNCTIONS and len(x) == 1:
             self._decide_bend(partial(rule, p), x[0])
@@ -539,6 +601,15 @@ class Rounding(Interpreter):
             samples = self.apart(out)
             self.undecided |= self.any_entry(samples != samples[:, :1])
         return out
+
+    def _overflows(self, name: str, x: list[Array], out: list[Array]) -> NDArray[np.bool_]:
+        """For each case, whether it left the range here: infinities put in, and poles, are none."""
+        if name not in POLES:
+            return self._finite(x) & ~self._finite(out)
+        at = x[1] if name == "div" else x[0]
+        ordinary = np.logical_and.reduce(np.broadcast_arrays(*map(np.isfinite, x)))
+        beyond = ~np.isfinite(out[0]) & ordinary & ~np.isin(at, (-1, 0, 1))
+        return self.any_entry(self.apart(beyond)[:, 0])
 
     def _finite(self, x: Sequence[Array]) -> NDArray[np.bool_]:
         """For each case, whether its first run is finite."""
