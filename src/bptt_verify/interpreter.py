@@ -8,8 +8,8 @@ business of who derives from `Interpreter`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,7 +24,7 @@ class Interpreter(ABC):
 
     def __init__(self, rows: int) -> None:
         self.rows = rows
-        self._plans: dict[tuple[int, tuple[int, ...]], tuple[Jaxpr, Plan]] = {}
+        self._plans: dict[int, tuple[Jaxpr, Plan]] = {}
 
     @abstractmethod
     def primitive(self, eqn: Any, x: list[Array]) -> list[Array]:
@@ -59,68 +59,48 @@ class Interpreter(ABC):
         """Look at a scan before it is run."""
         return
 
-    def again(self, x: Array) -> Array:
-        """A value of the forward pass as the backward pass reads it."""
-        return x
-
-    @contextmanager
-    def loop(self) -> Iterator[Callable[[], None]]:
+    def loop(self) -> AbstractContextManager[Callable[[], None]]:
         """The steps of a loop, each of which begins by calling what this gives."""
-        yield lambda: None
+        return nullcontext(lambda: None)
 
     def evaluate(
-        self,
-        jaxpr: Jaxpr,
-        consts: Sequence[Any],
-        arguments: Sequence[Array],
-        cotangents: Sequence[Var] = (),
+        self, jaxpr: Jaxpr, consts: Sequence[Any], arguments: Sequence[Array]
     ) -> list[Array]:
-        """The results; what depends on the arguments named as cotangents is the backward pass."""
-        plan = self._plan(jaxpr, cotangents)
+        """The results."""
+        plan = self._plan(jaxpr)
         values: dict[Var, Array] = dict(zip(jaxpr.invars, arguments, strict=True))
         values.update(zip(jaxpr.constvars, map(self.constant, consts), strict=True))
-        behind: dict[Var, Array] = {}  # what the backward pass reads of the forward pass
 
-        def read(atom: Var | Literal, backward: bool) -> Array:
-            if isinstance(atom, Literal):
-                return self.constant(atom.val)
-            return behind[atom] if backward and atom in behind else values[atom]
+        def read(atom: Var | Literal) -> Array:
+            return self.constant(atom.val) if isinstance(atom, Literal) else values[atom]
 
         for i, eqn in enumerate(jaxpr.eqns):
             if not plan.needed[i]:
                 continue  # what nothing depends on must not decide anything
-            for var in plan.border.get(i, ()):
-                behind[var] = self.again(values[var])
-            backward = plan.backward[i]
-            x = [read(atom, any(backward)) for atom in eqn.invars]
-            results = self._equation(eqn, x, backward)
+            results = self._equation(eqn, [read(atom) for atom in eqn.invars])
             for var, result in zip(eqn.outvars, results, strict=True):
                 declared: Any = var.aval
                 values[var] = self.cast(result, declared.dtype)
             for atom in (*eqn.invars, *eqn.outvars):
                 if isinstance(atom, Var) and plan.last_use.get(atom, i) == i:
                     values.pop(atom, None)
-                    behind.pop(atom, None)
-        return [read(atom, False) for atom in jaxpr.outvars]
+        return [read(atom) for atom in jaxpr.outvars]
 
-    def _plan(self, jaxpr: Jaxpr, cotangents: Sequence[Var]) -> Plan:
+    def _plan(self, jaxpr: Jaxpr) -> Plan:
         """What is known of a jaxpr beforehand, found once."""
-        key = id(jaxpr), tuple(map(id, cotangents))
-        if key not in self._plans:
+        if id(jaxpr) not in self._plans:
             self.look_at(jaxpr)
-            self._plans[key] = jaxpr, _plan(jaxpr, cotangents)  # the jaxpr too: its id stays its
-        return self._plans[key][1]
+            self._plans[id(jaxpr)] = jaxpr, _plan(jaxpr)  # the jaxpr too: its id stays its
+        return self._plans[id(jaxpr)][1]
 
-    def _equation(self, eqn: Any, x: list[Array], backward: Sequence[bool]) -> list[Array]:
+    def _equation(self, eqn: Any, x: list[Array]) -> list[Array]:
         name, p = eqn.primitive.name, eqn.params
         if name in CALLS:
             inner = p[CALLS[name]]
             consts = inner.consts if isinstance(inner, ClosedJaxpr) else ()
-            jaxpr = getattr(inner, "jaxpr", inner)
-            cotangents = [var for var, b in zip(jaxpr.invars, backward, strict=True) if b]
-            return self.evaluate(jaxpr, consts, x, cotangents)
+            return self.evaluate(getattr(inner, "jaxpr", inner), consts, x)
         if name in CONTROL:
-            return CONTROL[name](self, p, x, backward)
+            return CONTROL[name](self, p, x)
         return self.primitive(eqn, x)
 
 
@@ -131,10 +111,6 @@ class Plan(NamedTuple):
     """Which equations the results depend on."""
     last_use: dict[Var, int]
     """The last such equation to read each value."""
-    backward: list[list[bool]]
-    """Which operands of each equation depend on a cotangent."""
-    border: dict[int, list[Var]]
-    """What the backward pass reads of the forward pass, by the first equation that does."""
 
 
 class MixedError(Exception):
@@ -146,7 +122,7 @@ def is_float(atom: Any) -> bool:
     return getattr(atom.aval.dtype, "kind", "") == "f"
 
 
-def _plan(jaxpr: Jaxpr, cotangents: Sequence[Var]) -> Plan:
+def _plan(jaxpr: Jaxpr) -> Plan:
     last = {atom: len(jaxpr.eqns) for atom in jaxpr.outvars if isinstance(atom, Var)}
     needed = [False] * len(jaxpr.eqns)
     for i, eqn in reversed(list(enumerate(jaxpr.eqns))):
@@ -155,25 +131,7 @@ def _plan(jaxpr: Jaxpr, cotangents: Sequence[Var]) -> Plan:
             for atom in eqn.invars:
                 if isinstance(atom, Var):
                     last.setdefault(atom, i)
-    depends = _depends_on(jaxpr, cotangents)
-    backward = [[isinstance(a, Var) and a in depends for a in eqn.invars] for eqn in jaxpr.eqns]
-    # nothing has happened yet to the arguments
-    known = {*jaxpr.invars, *jaxpr.constvars}
-    border: dict[int, list[Var]] = {}
-    for i, eqn in enumerate(jaxpr.eqns):
-        if needed[i] and any(backward[i]):
-            read = dict.fromkeys(a for a in eqn.invars if isinstance(a, Var))
-            border[i] = [a for a in read if a not in depends and a not in known and is_float(a)]
-            known.update(border[i])
-    return Plan(needed, last, backward, border)
-
-
-def _depends_on(jaxpr: Jaxpr, arguments: Sequence[Var]) -> set[Var]:
-    found = set(arguments)
-    for eqn in jaxpr.eqns if found else ():
-        if any(isinstance(a, Var) and a in found for a in eqn.invars):
-            found.update(eqn.outvars)
-    return found
+    return Plan(needed, last)
 
 
 def one_by_one(eqn: Any, x: list[Array], rows: int) -> list[Array]:
@@ -200,21 +158,18 @@ CALLS = {
 """Under which name each has the jaxpr it calls."""
 
 
-def _scan(
-    run: Interpreter, p: dict[str, Any], x: list[Array], backward: Sequence[bool]
-) -> list[Array]:
+def _scan(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
     n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
     consts, carry, xs = x[:n], x[n:m], x[m:]
     steps = range(p["length"])
     body = p["jaxpr"]
     run.look_at_scan(body.jaxpr, n, m - n, p["length"])
-    cotangents = _carried(body.jaxpr, n, m - n, backward)
     stacked: list[Array] = []
     with run.loop() as begin:
         for t in reversed(steps) if p["reverse"] else steps:
             begin()
             now = [a[:, t] for a in xs]
-            out = run.evaluate(body.jaxpr, body.consts, [*consts, *carry, *now], cotangents)
+            out = run.evaluate(body.jaxpr, body.consts, [*consts, *carry, *now])
             carry, rows = out[: len(carry)], out[len(carry) :]
             # one step after another in memory, as they will be read
             stacked = stacked or [np.empty((len(steps), *a.shape), a.dtype) for a in rows]
@@ -226,20 +181,7 @@ def _scan(
     return [*carry, *(whole.swapaxes(0, 1) for whole in stacked)]
 
 
-def _carried(body: Jaxpr, consts: int, carry: int, backward: Sequence[bool]) -> list[Var]:
-    """The operands of a step that depend on a cotangent, if not at the first step then later."""
-    found = [var for var, b in zip(body.invars, backward, strict=True) if b]
-    while found:
-        depends = _depends_on(body, found)
-        states = zip(body.invars[consts:], body.outvars[:carry], strict=False)
-        more = [before for before, after in states if after in depends and before not in depends]
-        if not more:
-            break
-        found += more
-    return found
-
-
-def _while(run: Interpreter, p: dict[str, Any], x: list[Array], _: object) -> list[Array]:
+def _while(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
     n, m = p["cond_nconsts"], p["cond_nconsts"] + p["body_nconsts"]
     test, body, carry = x[:n], x[n:m], x[m:]
     with run.loop() as begin:
@@ -258,7 +200,7 @@ def _while(run: Interpreter, p: dict[str, Any], x: list[Array], _: object) -> li
             ]
 
 
-def _cond(run: Interpreter, p: dict[str, Any], x: list[Array], _: object) -> list[Array]:
+def _cond(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
     index, *rest = x
     run.decide(index, rest)
     chosen = run.leading(index)
@@ -268,7 +210,7 @@ def _cond(run: Interpreter, p: dict[str, Any], x: list[Array], _: object) -> lis
     return run.evaluate(branch.jaxpr, branch.consts, rest)
 
 
-def _split(_: Interpreter, p: dict[str, Any], x: list[Array], __: object) -> list[Array]:
+def _split(_: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
     return np.split(x[0], np.cumsum(p["sizes"])[:-1], axis=p["axis"] + 1)
 
 

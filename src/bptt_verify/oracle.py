@@ -142,15 +142,15 @@ class Oracle:
                 self.margin,
                 cases=len(cases),
             )
-            leaves, cotangents = jax.tree.leaves(arguments), len(arguments[-1])
+            leaves = jax.tree.leaves(arguments)
             undecided = np.zeros(len(cases), np.bool_)
             short = all(_of_few_digits(a) for a in arguments[0].values())
             if short:  # first what is a tie in every honest program, then σ on that side of it
                 exactly = noisy(short=True)
-                exactly.run(closed, leaves, cotangents)
+                exactly.run(closed, leaves)
                 undecided |= exactly.undecided
             rounding = noisy(follow=short)
-            found = rounding.run(closed, leaves, cotangents)
+            found = rounding.run(closed, leaves)
             undecided |= rounding.undecided
         quantities = {n: Expected(*both) for n, both in zip(self._names(), found, strict=True)}
         beyond = rounding.peak > largest(dtype)

@@ -4,8 +4,7 @@ The twin's computation (its values and its vjp) is a jaxpr. It is evaluated once
 stands, and in the same pass `SAMPLES` more times with every floating-point operation perturbed by
 a random relative amount of at most u, the unit roundoff of the dtype under test. The spread of an
 entry over the samples, σ, is the scale of the error that a correct program in that dtype makes
-there. What noise a sum gets, where noise is shared, and what happens to what the backward pass
-reads of the forward pass: docs/tolerance.md.
+there. What noise a sum gets, and where noise is shared: docs/tolerance.md.
 
 NumPy evaluates the jaxpr: a fresh shape costs no compilation, and XLA is not trusted with its own
 check. What NumPy has no rule for here is handed to JAX, one primitive at a time.
@@ -17,19 +16,19 @@ of the second. The first sample of each case is the unperturbed run.
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 from jax.extend import core as jax_core
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
+from jax.extend.core import ClosedJaxpr, Jaxpr
 from numpy.typing import NDArray
 
-from bptt_verify.interpreter import Interpreter, is_float, one_by_one
+from bptt_verify.interpreter import Interpreter, one_by_one
+from bptt_verify.noise import Noise
 from bptt_verify.primitives import (
     ADDING,
     COMPARE,
@@ -46,63 +45,13 @@ from bptt_verify.primitives import (
     SUMMING,
     align,
 )
+from bptt_verify.sums import Sums
 from bptt_verify.tolerance import LIBRARY
 
 Array = NDArray[Any]
 
-SHEET = np.random.default_rng(0).uniform(-1, 1, 262_139)
-"""Random numbers; which of them an operation gets is drawn anew each time. Their number is a prime:
-where an array needs more, its rows are not the same."""
-
-FAR = np.copysign((1 + np.abs(SHEET)) / 2, SHEET)
-"""The same, away from 0, for the few samples whose noise is shared."""
-
-ALONE = SAMPLES // 2
-"""Samples in which every rounding has noise of its own; in the others it is partly shared."""
-
-SAME = {"transpose", "reshape", "convert_element_type", "copy"}
-"""Primitives whose result is their operand in another form."""
-
-
-ADDITIONS = {"add", "add_any", "sub"}
-"""Sums of two."""
-
-BETWEEN = {*SAME, "broadcast_in_dim", "neg"}
-"""What may stand between a sum and the sum it is a term of."""
-
 CANCELLED = 1e-3
 """A sum that is so much smaller than its terms may be 0 but for rounding."""
-
-TOTALS = {*ADDING, "cumlogsumexp"}
-"""Sums of many."""
-
-
-class Part(NamedTuple):
-    """A term of a sum of two, and what stands between it and where it is added up."""
-
-    sum: Any
-    operand: int
-    way: list[Any]
-
-
-class Places:
-    """Where on a sheet to read noise: at every step of a loop the same places again."""
-
-    def __init__(self, draw: Callable[[], int]) -> None:
-        self._draw = draw
-        self._known: list[int] = []
-        self._next = 0
-
-    def restart(self) -> None:
-        """The next step begins."""
-        self._next = 0
-
-    def __call__(self) -> int:
-        """The next place."""
-        if self._next == len(self._known):
-            self._known.append(self._draw())
-        self._next += 1
-        return self._known[self._next - 1]
 
 
 class Rounding(Interpreter):
@@ -152,25 +101,29 @@ class Rounding(Interpreter):
         """A comparison of floats came out within rounding of its tie (the kink of relu)."""
         self.peak = np.zeros(cases)
         """The largest magnitude met on the way."""
-        self._increments: dict[int, tuple[int, float]] = {}
-        self._longer: dict[int, float] = {}
-        self._chained = set[int]()
-        self._parts: dict[int, list[Part]] = {}
-        self._operands: dict[int, list[Array] | None] = {}
-        self._shared: Callable[[], int] = self._place
+        self._noise = Noise(rng)
+        self._sums = Sums()
+        self._operands: dict[int, list[Array]] = {}
+
+    def look_at(self, jaxpr: Jaxpr) -> None:
+        """Note its sums of sums."""
+        self._sums.look_at(jaxpr)
+
+    def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
+        """Note what is added up over its steps."""
+        self._sums.look_at_scan(body, consts, carry, length)
+
+    def loop(self) -> AbstractContextManager[Callable[[], None]]:
+        """The steps of a loop, which share noise in some samples."""
+        return self._noise.loop()
 
     def run(
-        self, closed: ClosedJaxpr, arguments: Sequence[Array], cotangents: int = 0
+        self, closed: ClosedJaxpr, arguments: Sequence[Array]
     ) -> list[tuple[Array, NDArray[np.float64]]]:
-        """The outputs of the jaxpr, each with its σ; the first axis of all counts the cases.
-
-        The last arguments are cotangents: what depends on them is the backward pass.
-        """
-        jaxpr = closed.jaxpr
+        """The outputs of the jaxpr, each with its σ; the first axis of all counts the cases."""
         with np.errstate(all="ignore"):  # infinities and NaN are looked at where they matter
             spread = [np.repeat(a, SAMPLES + 1, axis=0) for a in arguments]
-            behind = jaxpr.invars[len(arguments) - cotangents :]
-            arrays = self.evaluate(jaxpr, closed.consts, spread, behind)
+            arrays = self.evaluate(closed.jaxpr, closed.consts, spread)
             return [(self.apart(a)[:, 0], self.sigma(a)) for a in arrays]
 
     def apart(self, x: Array) -> Array:
@@ -291,7 +244,7 @@ class Rounding(Interpreter):
         off = rows[some] - rows[some, :1]
         sigma = np.sqrt(np.mean(np.square(off[:, 1:]), axis=1)) * self.unit
         zero = np.abs(rows[some, 0]) <= self.margin * sigma
-        own = math.sqrt(3) * self._read(SHEET, rows.shape[1:], self._place)
+        own = math.sqrt(3) * self._noise.alone(rows.shape[1:])
         moved[some] = np.where(zero[:, None], (own - 1) * off, 0)
         return moved
 
@@ -300,10 +253,8 @@ class Rounding(Interpreter):
     ) -> Array | float:
         """The sum of p + q may be that of p and that of q, of which one is 0 but for rounding."""
         moved: Array | float = 0.0
-        for part in self._parts.get(id(eqn), ()):
-            operands = self._operands[id(part.sum)]
-            assert operands is not None  # evaluated before what reads it
-            x = operands[part.operand]
+        for part in self._sums.parts.get(id(eqn), ()):
+            x = self._operands[id(part.sum)][part.operand]
             for between in part.way:
                 name, p = between.primitive.name, between.params
                 x = EXACT[name](p, x)
@@ -317,67 +268,6 @@ class Rounding(Interpreter):
         if not np.isfinite(highest).all():
             highest = size.max(axis=1, initial=0, where=size < np.inf)
         np.maximum(self.peak, highest, out=self.peak)
-
-    def look_at(self, jaxpr: Jaxpr) -> None:
-        """Note the sums of sums: the subject may add their terms in another order."""
-        makers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
-
-        def sum_behind(atom: Any, way: list[Any]) -> Any:
-            eqn = None if isinstance(atom, Literal) else makers.get(atom)
-            if eqn is not None and eqn.primitive.name in BETWEEN:
-                way.insert(0, eqn)
-                return sum_behind(eqn.invars[0], way)
-            return eqn if eqn is not None and eqn.primitive.name in ADDITIONS else None
-
-        def parts(sum_: Any, way: list[Any]) -> Iterator[Part]:
-            for i, atom in enumerate(sum_.invars):
-                longer = list(way)
-                before = sum_behind(atom, longer)
-                yield from parts(before, longer) if before else [Part(sum_, i, way)]
-
-        for eqn in jaxpr.eqns:
-            if eqn.primitive.name in ADDITIONS:
-                for before in filter(None, (sum_behind(atom, []) for atom in eqn.invars)):
-                    self._chained |= {id(before), id(eqn)}
-            elif eqn.primitive.name == "reduce_sum":
-                way: list[Any] = []
-                if before := sum_behind(eqn.invars[0], way):
-                    self._parts[id(eqn)] = list(parts(before, way))
-                    self._operands.update((id(part.sum), None) for part in self._parts[id(eqn)])
-
-    def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
-        """Note what is added up over the steps of a scan: a carry plus something.
-
-        The subject may add these terms in any order, so each gets the noise of a sum of them all:
-        those of a product or a sum in the step itself, or else what is added as it is.
-        """
-        makers = {var: eqn for eqn in body.eqns for var in eqn.outvars}
-
-        def maker(atom: Var | Literal) -> Any:
-            return None if isinstance(atom, Literal) else makers.get(atom)
-
-        def source(atom: Any) -> Any:
-            made = maker(atom)
-            moved = made is not None and made.primitive.name in SAME
-            return source(made.invars[0]) if moved else atom
-
-        read = Counter(a for eqn in body.eqns for a in eqn.invars if not isinstance(a, Literal))
-        read.update(a for a in body.outvars if not isinstance(a, Literal))
-        carries = body.invars[consts : consts + carry], body.outvars[:carry]
-        for before, after in zip(*carries, strict=True):
-            sum_ = maker(after)
-            if sum_ is None or sum_.primitive.name not in ("add", "add_any"):
-                continue
-            # in any order only if nobody looks at it on the way
-            if read[before] > 1 or read[sum_.outvars[0]] > 1 or not is_float(before):
-                continue
-            for i in (0, 1):
-                if source(sum_.invars[i]) is before:
-                    added = maker(source(sum_.invars[1 - i]))
-                    if added is not None and added.primitive.name in TOTALS:
-                        self._longer[id(added)] = float(length)
-                    else:
-                        self._increments[id(sum_)] = 1 - i, float(length)
 
     def _exact(
         self, name: str, x: Sequence[Array], terms: NDArray[np.float64] | None
@@ -399,49 +289,6 @@ class Rounding(Interpreter):
         terms = np.ones(self.cases) if terms is None else terms
         return np.asarray(found & (size * terms * 2.0 ** (self.digits // 2) <= 2.0**self.digits))
 
-    def _noise(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
-        """Uniform in ±1, none in the first row: bounded away from 0, two such could only cancel.
-
-        The same operation on the same numbers rounds the same way, and such errors add up: n equal
-        terms are n times as far off as one, not √n times. So from row 1 + ALONE on, noise is shared
-        along some of the axes, and by all steps of a loop; three bits of the row choose the axes.
-
-        Read from a fixed sheet of random numbers at a random place: drawing them costs more than
-        all the arithmetic.
-        """
-        alone = (1 + ALONE, *shape[1:])
-        shared = (shape[0] - 1 - ALONE, *shape[1:])
-        noise = np.concatenate(
-            [self._read(SHEET, alone, self._place), self._read(FAR, shared, self._shared)]
-        )
-        noise[0] = 0
-        for axis in range(1, noise.ndim):
-            rows = [r for r in range(1 + ALONE, len(noise)) if r >> (axis - 1) % 3 & 1]
-            first = noise.take([0], axis)[rows] if noise.shape[axis] else 0
-            noise[rows] = first
-        return noise
-
-    def _read(
-        self, sheet: NDArray[np.float64], shape: tuple[int, ...], place: Callable[[], int]
-    ) -> NDArray[np.float64]:
-        n, at = math.prod(shape), place()
-        if at + n > sheet.size:  # around the end
-            return sheet.take(np.arange(at, at + n), mode="wrap").reshape(shape)
-        return sheet[at : at + n].reshape(shape)
-
-    def _place(self) -> int:
-        return int(self.rng.integers(SHEET.size))
-
-    @contextmanager
-    def loop(self) -> Iterator[Callable[[], None]]:
-        """The steps of a loop, each of which begins by calling what this gives."""
-        outer, places = self._shared, Places(self._shared)
-        self._shared = places
-        try:
-            yield places.restart
-        finally:
-            self._shared = outer
-
     def constant(self, value: Any) -> Array:
         """The same value in every row; one that the dtype does not have, 0.1, is rounded to it."""
         a = np.asarray(value)
@@ -453,21 +300,6 @@ class Rounding(Interpreter):
         # float64 is the dtype of the twin too: its constants are what they are
         rounded = np.isfinite(kept) & (kept != a)
         return np.where(rounded, self.blur(x), x) if rounded.any() else x
-
-    def again(self, x: Array) -> Array:
-        """A value of the forward pass as the backward pass reads it: off as far, in its own way.
-
-        The subject may use another formula there, in which its own roundings do not cancel as
-        those of the twin do; so in half of the samples they are not the same.
-        """
-        rows = self.apart(x).copy()
-        base, own = rows[:, :1], rows[:, 1 : 1 + ALONE]
-        own -= base
-        own *= math.sqrt(3) * self._read(SHEET, own.shape[1:], self._place)
-        own += base
-        if not np.isfinite(base).all():  # an infinity is as far off as it was: not at all
-            np.copyto(own, base, where=~np.isfinite(base))
-        return rows.reshape(x.shape)
 
     def primitive(self, eqn: Any, x: list[Array]) -> list[Array]:
         """What the primitive does to each sample, and its rounding."""
@@ -484,28 +316,28 @@ class Rounding(Interpreter):
                 return [self.leading(COMPARE[name](*x))]
             self._margin(*x)
             return [COMPARE[name](*x)]
-        if id(eqn) in self._increments:
-            at, steps = self._increments[id(eqn)]
+        if id(eqn) in self._sums.increments:
+            at, steps = self._sums.increments[id(eqn)]
             x = list(x)
-            x[at] = self.blur(x[at], np.full(self.cases, steps))
+            x[at] = self.blur(x[at], np.full(self.cases, float(steps)))
         rule = ROUNDED.get(name)
 
         def evaluate(x: list[Array]) -> list[Array]:
             rows = len(x[0]) if x else self.rows
             return [rule(p, *x)] if rule else one_by_one(eqn, x, rows)
 
-        terms, root = self._sums(name, p, x, evaluate)
-        if id(eqn) in self._chained and x[0].dtype.kind == "f":
+        terms, root = self._terms(name, p, x, evaluate)
+        if id(eqn) in self._sums.chained and x[0].dtype.kind == "f":
             # one of several sums in a row, which the subject may make in another order
             terms = np.ones(self.cases)
             root = np.hypot(*(self.apart(a)[:, 0] for a in x))
         if terms is not None:
-            terms = terms * self._longer.get(id(eqn), 1.0)
+            terms = terms * self._sums.steps.get(id(eqn), 1)
         exact = self._exact(name, x, terms)
         if terms is not None and root is None:
             x = [self.blur(a, terms, exact) if a.dtype.kind == "f" else a for a in x]
         out = evaluate(x)
-        if id(eqn) in self._operands:
+        if id(eqn) in self._sums.taken_apart:
             self._operands[id(eqn)] = [np.broadcast_to(a, out[0].shape) for a in x]
         if not self._finite(out).all():
             self.peak[self._overflows(name, x, out)] = math.inf
@@ -533,7 +365,7 @@ class Rounding(Interpreter):
         noise = self.margin * LIBRARY * self.u * np.abs(values[2])
         self.undecided |= self.any_entry(bent & ~(steepest <= noise) & np.isfinite(at + reach))
 
-    def _sums(
+    def _terms(
         self,
         name: str,
         p: dict[str, Any],

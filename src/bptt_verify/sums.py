@@ -1,0 +1,115 @@
+"""Which sums of a jaxpr hang together, so that the subject may add them up in another order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from jax.extend.core import Jaxpr, Literal, Var
+
+from bptt_verify.interpreter import is_float
+from bptt_verify.primitives import ADDING
+
+SAME = {"transpose", "reshape", "convert_element_type", "copy"}
+"""Primitives whose result is their operand in another form."""
+
+ADDITIONS = {"add", "add_any", "sub"}
+"""Sums of two."""
+
+BETWEEN = {*SAME, "broadcast_in_dim", "neg"}
+"""What may stand between a sum and the sum it is a term of."""
+
+TOTALS = {*ADDING, "cumlogsumexp"}
+"""Sums of many."""
+
+
+class Part(NamedTuple):
+    """A term of a sum of two, and what stands between it and where it is added up."""
+
+    sum: Any
+    operand: int
+    way: list[Any]
+
+
+class Increment(NamedTuple):
+    """What a step of a scan adds to its carry: which operand, and how often."""
+
+    operand: int
+    steps: int
+
+
+class Sums:
+    """What is known of sums before they are evaluated, by the identity of their equations."""
+
+    def __init__(self) -> None:
+        self.chained = set[int]()
+        """Sums of two of which one is such a sum, as in a + b + c."""
+        self.parts: dict[int, list[Part]] = {}
+        """The terms of p + q in Σ (p + q)."""
+        self.taken_apart = set[int]()
+        """The sums p + q."""
+        self.increments: dict[int, Increment] = {}
+        """What is added up over the steps of a scan as it is."""
+        self.steps: dict[int, int] = {}
+        """Sums of many that are added up over so many steps."""
+
+    def look_at(self, jaxpr: Jaxpr) -> None:
+        """Note the sums of sums."""
+        makers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
+
+        def behind(atom: Any, way: list[Any]) -> tuple[Any, list[Any]]:
+            """The sum that a term is, if it is one, and the way from there."""
+            eqn = None if isinstance(atom, Literal) else makers.get(atom)
+            if eqn is not None and eqn.primitive.name in BETWEEN:
+                return behind(eqn.invars[0], [eqn, *way])
+            return eqn if eqn is not None and eqn.primitive.name in ADDITIONS else None, way
+
+        def parts(atom: Any, way: list[Any]) -> Iterator[Part]:
+            sum_, way = behind(atom, way)
+            for i, term in enumerate(sum_.invars if sum_ else ()):
+                yield from list(parts(term, way)) or [Part(sum_, i, way)]
+
+        for eqn in jaxpr.eqns:
+            if eqn.primitive.name in ADDITIONS:
+                for atom in eqn.invars:
+                    before, _ = behind(atom, [])
+                    if before is not None:
+                        self.chained |= {id(before), id(eqn)}
+            elif eqn.primitive.name == "reduce_sum":
+                self.parts[id(eqn)] = list(parts(eqn.invars[0], []))
+                self.taken_apart.update(id(part.sum) for part in self.parts[id(eqn)])
+
+    def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
+        """Note what is added up over the steps of a scan: a carry plus something.
+
+        Each such term gets the noise of a sum of them all: those of a product or a sum in the step
+        itself, or else what is added as it is.
+        """
+        makers = {var: eqn for eqn in body.eqns for var in eqn.outvars}
+
+        def maker(atom: Var | Literal) -> Any:
+            return None if isinstance(atom, Literal) else makers.get(atom)
+
+        def source(atom: Any) -> Any:
+            made = maker(atom)
+            moved = made is not None and made.primitive.name in SAME
+            return source(made.invars[0]) if moved else atom
+
+        read = Counter(a for eqn in body.eqns for a in eqn.invars if not isinstance(a, Literal))
+        read.update(a for a in body.outvars if not isinstance(a, Literal))
+        carries = body.invars[consts : consts + carry], body.outvars[:carry]
+        for before, after in zip(*carries, strict=True):
+            sum_ = maker(after)
+            if sum_ is None or sum_.primitive.name not in ("add", "add_any"):
+                continue
+            # in any order only if nobody looks at it on the way
+            if read[before] > 1 or read[sum_.outvars[0]] > 1 or not is_float(before):
+                continue
+            for i in (0, 1):
+                if source(sum_.invars[i]) is before:
+                    added = maker(source(sum_.invars[1 - i]))
+                    if added is not None and added.primitive.name in TOTALS:
+                        self.steps[id(added)] = length
+                    else:
+                        self.increments[id(sum_)] = Increment(1 - i, length)
