@@ -46,10 +46,13 @@ def progress(*columns: ProgressColumn) -> Progress:
 def check_writable(path: Path | None) -> None:
     """Raise `UsageError` where no such file can be written: before a long run, not after it.
 
-    What is there and is no regular file, a device or a pipe, would be replaced: it is refused.
+    What is there and is no regular file, a device or a pipe, would be replaced: it is refused. So
+    is a Python file, which may be the one that was to be verified.
     """
     if path is None:
         return
+    if path.suffix == ".py":
+        raise UsageError(f"cannot write {path}: expected a name that does not end in .py")
     try:
         if path.exists() and not path.is_file():
             raise UsageError(f"cannot write {path}: it is there, and no file")
