@@ -258,8 +258,8 @@ class Rounding(Interpreter):
             for between in part.way:
                 name, p = between.primitive.name, between.params
                 x = EXACT[name](p, x)
-            sums, squares = (self.apart(evaluate([a])[0]) for a in (x, np.square(x)))
-            off = self._zeros(sums, np.sqrt(squares[:, 0]))
+            (sums,), (squares,) = evaluate([x]), evaluate([np.square(self.apart(x)[:, 0])])
+            off = self._zeros(self.apart(sums), np.sqrt(squares))
             moved += off if isinstance(off, float) else off.reshape(len(x), *off.shape[2:])
         return moved
 
