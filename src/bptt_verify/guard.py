@@ -114,6 +114,7 @@ class Guard:
         """Around one call. Raises `OverTimeError`, or leaves it to `over` if that was swallowed."""
         self.over, self.changed = "", []
         before = _state() if self._main else {}
+        self._process = os.getpid()
         timer = None
         self._watchdog.since = time.monotonic()
         try:
@@ -123,6 +124,8 @@ class Guard:
             self._armed = True
             yield
         finally:
+            if os.getpid() != self._process:  # a child of the subject's: the run is not its own
+                self._exit(1)
             self._armed = False
             self._watchdog.since = None
             if timer is not None:  # a timer of the user's own waits meanwhile
@@ -142,7 +145,7 @@ class Guard:
 
     def _refuse(self, status: int) -> NoReturn:
         """What `os._exit` is for a subject: it would end the run without a verdict."""
-        if self._armed:
+        if self._armed and os.getpid() == self._process:
             raise SystemExit(f"os._exit({status})")
         self._exit(status)
 

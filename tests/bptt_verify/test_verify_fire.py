@@ -6,6 +6,7 @@ import ctypes
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -723,6 +724,43 @@ def test_a_subject_that_hangs_now_and_then_is_compared_elsewhere():
     (row,) = (row for row in report.rows if row.name == "y")
     assert row.cases > MOST_OVER_TIME
     assert row.verdict == "pass"
+
+
+# --- a subject that forks
+
+
+def by_multiprocessing():
+    context = multiprocessing.get_context("fork")
+    child = context.Process(target=int)
+    child.start()
+    child.join()
+    assert child.exitcode == 0
+
+
+def by_fork(ends):
+    def forks():
+        child = os.fork()
+        if child == 0:
+            ends()
+        else:
+            os.waitpid(child, 0)
+
+    return forks
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+@pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize(
+    "forks",
+    [by_multiprocessing, by_fork(lambda: os._exit(3)), by_fork(sys.exit), by_fork(lambda: None)],
+)
+def test_a_child_of_the_subject_s_ends_there(forks, isolate, tmp_path):
+    """The child writes no report of its own: one line is written, by the one that was asked."""
+    written = tmp_path / "reports"
+    report = verify(first(forks), cases=2, isolate=isolate)
+    with written.open("a") as out:
+        print(report.verdict, file=out, flush=True)
+    assert written.read_text() == "pass\n"
 
 
 def test_what_an_isolated_subject_sets_up_on_its_first_call_silences_nothing():
