@@ -73,7 +73,7 @@ def table(reports: Sequence[Report]) -> RenderableType:
 
     names = ", ".join(dict.fromkeys(report.pair for report in reports))
     grid = Table(
-        title=f"{names}: worst error in units of the tolerance (at most 1 passes)",
+        title=f"{escape(names)}: worst error in units of the tolerance (at most 1 passes)",
         title_justify="left",
         header_style="bold",
     )

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shlex
 import subprocess
 from pathlib import Path
@@ -114,9 +115,15 @@ def test_inconclusive_is_exit_3(bptt, tmp_path):
         (["verify", __file__], "defines no Pair"),
         (["verify", "broken.py"], "broken.py: SyntaxError"),
         (["verify", "exits.py"], "exits.py: SystemExit: 0"),
-        (["verify", "twin.py"], "twin: raised ZeroDivisionError"),
+        (["verify", "twin.py"], "twin: raised ZeroDivisionError: division by zero (twin.py:3)"),
+        (["verify", "leaves.py"], "twin: raised SystemExit: 4 (leaves.py:4)"),
+        (["verify", "stops.py"], "stops.py: ZeroDivisionError: division by zero (stops.py:3)"),
         (["verify", "rnn", "--cases", "0"], "--cases: expected at least 1, got 0"),
-        (["verify", "rnn", "--cases", "many"], "many"),
+        (["verify", "rnn", "--cases", "many"], "expected a whole number, got 'many'"),
+        (["verify", "rnn", "--cases", "1.5"], "expected a whole number, got '1.5'"),
+        (["verify", "rnn", "--case", "T=2 T=3"], "case: T: expected one value, got a second"),
+        (["verify", "rnn", "--case", "T=0"], "T: expected a whole number, at least 1, got '0'"),
+        (["verify", "rnn", "--case", "T='1"], "case: No closing quotation"),
         (["verify", "rnn", "--seed", "-1"], "--seed: expected at least 0, got -1"),
         (["verify", "rnn", "--dtype", "int8"], "int8"),
         (["verify", "rnn", "--regression", __file__], "cannot write in"),
@@ -147,6 +154,12 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(bptt, tmp_path, arguments, m
         "pair = Pair(name='t', inputs={'x': 'D'}, outputs={'y': 'D'},\n"
         "            forward=lambda i: ({'y': i['x']}, None), twin=lambda i: 1 / 0)\n"
     )
+    (tmp_path / "leaves.py").write_text(
+        "import sys\nfrom bptt_verify import Pair\n"
+        "pair = Pair(name='t', inputs={'x': 'D'}, outputs={'y': 'D'}, forward=abs,\n"
+        "            twin=lambda i: sys.exit(4))\n"
+    )
+    (tmp_path / "stops.py").write_text("from bptt_verify import Pair\n\n1 / 0\n")
     code, _, err = bptt(*arguments)
     assert code == 2
     assert message in err
@@ -187,3 +200,52 @@ def test_a_bare_interpreter_runs_the_installed_command():
     )
     assert (ended.returncode, ended.stderr.strip()) == (0, "")
     assert "(13)" in ended.stdout
+
+
+def started(*arguments, stdout, **environment):
+    return subprocess.run(
+        ["bptt", *map(str, arguments)],
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+def test_what_the_terminal_cannot_show_is_a_question_mark():
+    ended = started(
+        "verify", f"{USERS}:wrong", "--cases", 5, stdout=subprocess.PIPE, PYTHONIOENCODING="ascii"
+    )
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert "again " in ended.stdout
+    assert "?" in ended.stdout
+
+
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_nobody_to_print_to_is_no_verdict_but_files_are_written(tmp_path, reader):
+    if reader == "full":
+        out = os.open("/dev/full", os.O_WRONLY)
+    else:
+        read, out = os.pipe()
+        os.close(read)
+    ended = started(
+        *("verify", f"{USERS}:wrong", "--cases", 5, "--json", tmp_path / "report.json"),
+        *("--regression", tmp_path),
+        stdout=out,
+    )
+    os.close(out)
+    assert ended.returncode == 74
+    assert re.fullmatch(r"bptt: cannot print: [A-Z][a-z ]+\n", ended.stderr)
+    assert json.loads((tmp_path / "report.json").read_text())["verdict"] == "fail"
+    assert list(tmp_path.glob("test_*.py"))
+
+
+def test_the_name_of_a_pair_is_no_markup(bptt, tmp_path):
+    (tmp_path / "named.py").write_text(
+        "from bptt_verify import Pair\n"
+        "pair = Pair(name='[red]t[/red] [x]', inputs={'x': 'D'}, outputs={'y': 'D'},\n"
+        "            forward=lambda i: ({'y': i['x']}, None), twin=lambda i: {'y': i['x']})\n"
+    )
+    _, out, _ = bptt("verify", "named.py", "--cases", 2)
+    assert "[red]t[/red] [x]" in out

@@ -10,9 +10,10 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
-from bptt_verify.cli.console import UsageError, errors
+from bptt_verify.cli.console import OutputError, UsageError, errors, speak_plainly
 
 DEFECT = 70
+UNHEARD = 74
 INTERRUPTED = 130
 USAGE = 2
 
@@ -28,8 +29,12 @@ app.command("bptt_verify.cli.gradients:gradients", name="gradients")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run the command line and exit: 0 pass, 1 fail, 2 usage, 3 inconclusive."""
+    """Run the command line and exit: 0 pass, 1 fail, 2 usage, 3 inconclusive.
+
+    Beyond these: 70 a defect of ours, 74 nobody to print to, 130 interrupted.
+    """
     threads = set(threading.enumerate())
+    speak_plainly()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         status = app(words, exit_on_error=False, result_action="return_value")
@@ -38,6 +43,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     except UsageError as error:
         errors.print(f"bptt: {error}", style="red", markup=False, soft_wrap=True)
         status = USAGE
+    except OutputError as error:
+        errors.print(f"bptt: {error}", style="red", markup=False, soft_wrap=True)
+        status = UNHEARD
     except Exception:  # a defect of ours: not to be taken for a verdict
         errors.print_exception()
         status = DEFECT

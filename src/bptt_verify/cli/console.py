@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Annotated, Any
 
+from cyclopts import Parameter, Token
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -20,12 +25,53 @@ from rich.progress import (
 
 from manual_bptt._files import replacing
 
-console = Console()
-errors = Console(stderr=True)
-
 
 class UsageError(Exception):
     """Something the user gave cannot be used: one line, exit 2."""
+
+
+class OutputError(Exception):
+    """What was to be printed cannot be: the reader has gone, or the disk is full."""
+
+
+class _Console(Console):
+    """One that says so when its reader has gone away."""
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        try:
+            super().print(*objects, **options)
+        except OSError as error:
+            self.quiet = True
+            # what is left in the stream's own buffer would fail once more at the end
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+            raise OutputError(f"cannot print: {error.strerror}") from error
+
+    def on_broken_pipe(self) -> None:
+        raise  # what rich does here is to exit with 1, which would be a verdict
+
+
+console = _Console()
+errors = Console(stderr=True)
+
+
+def speak_plainly() -> None:
+    """Letters that the terminal cannot show, δ in ASCII, come out as question marks."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _whole(_: Any, tokens: Sequence[Token]) -> int:
+    """Not the nearest whole number, which cyclopts would take for 1.5."""
+    text = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"expected a whole number, got {text!r}") from None
+
+
+Whole = Annotated[int, Parameter(converter=_whole)]
 
 
 def progress(*columns: ProgressColumn) -> Progress:

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.text import Text
 
-from bptt_verify.cli.console import UsageError, check_writable, console, write_json
+from bptt_verify.cli.console import UsageError, Whole, check_writable, console, write_json
 from manual_bptt._files import replacing
 from manual_bptt.activations import ACTIVATIONS
 from manual_bptt.flow import error_norms
@@ -25,10 +25,10 @@ FORMATS = (".svg", ".png")
 
 def gradients(
     *,
-    steps: int = 50,
+    steps: Whole = 50,
     scale: float = 1.0,
-    hidden: int = 64,
-    seed: int = 0,
+    hidden: Whole = 64,
+    seed: Whole = 0,
     plot: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
@@ -64,20 +64,21 @@ def gradients(
     except ValueError as error:
         raise UsageError(f"--{error}") from error
     title = f"‖δ_t‖ for t = 1 … {steps}, H = {hidden}, spectral radius of W = {scale:g}"
-    console.print(Text(title, style="bold"))
-    console.print(_chart(norms, steps))
-    for name, values in norms.items():
-        line = f"{MARKS[name]} {name:8} ‖δ_1‖ = {values[0]:.2e}, ‖δ_T‖ = {values[-1]:.2e}"
-        console.print(Text(line, style=COLOURS[name]))
-    if plot is not None:
-        _draw(plot, title, norms)
-        console.print(f"drawn to {plot}", highlight=False)
     if json_file is not None:
         plain = {
             name: [v if math.isfinite(v) else str(v) for v in values.tolist()]
             for name, values in norms.items()
         }
         write_json(json_file, plain)
+    if plot is not None:
+        _draw(plot, title, norms)
+    console.print(Text(title, style="bold"))
+    console.print(_chart(norms, steps))
+    for name, values in norms.items():
+        line = f"{MARKS[name]} {name:8} ‖δ_1‖ = {values[0]:.2e}, ‖δ_T‖ = {values[-1]:.2e}"
+        console.print(Text(line, style=COLOURS[name]))
+    if plot is not None:
+        console.print(f"drawn to {plot}", highlight=False)
     return 0
 
 

@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from bptt_verify.cli.console import UsageError, check_writable, console, progress, write_json
+from bptt_verify.cli.console import UsageError, Whole, check_writable, console, progress, write_json
 from bptt_verify.mutants import CATALOGUE, Kill, Mutant
 from bptt_verify.mutants.matrix import CASES, Line, Start, lines, start
 from bptt_verify.peers import PEERS, Outcome
@@ -29,7 +29,7 @@ MARKS: dict[Outcome, Text] = {
 
 def mutants(
     *,
-    seed: int = 0,
+    seed: Whole = 0,
     only: str | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
@@ -68,12 +68,12 @@ def mutants(
             bar.advance(task)
     survivors = [line.mutant for line in found if line.kill is None]
     complete = not survivors and all(s.alarm is None for s in starts.values())
+    if json_file is not None:
+        write_json(json_file, _plain(complete, seed, list(starts.values()), found))
     console.print(_table(list(starts.values()), found))
     console.print(_legend(), soft_wrap=True)
     console.print(_summary(survivors, found))
     console.print(versions_line())
-    if json_file is not None:
-        write_json(json_file, _plain(complete, seed, list(starts.values()), found))
     return 0 if complete else 1
 
 

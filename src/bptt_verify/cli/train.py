@@ -16,6 +16,7 @@ from rich.table import Table
 
 from bptt_verify.cli.console import (
     UsageError,
+    Whole,
     check_writable,
     console,
     errors,
@@ -37,17 +38,17 @@ def train(
     text: Path | None = None,
     /,
     *,
-    steps: int | None = None,
-    hidden: int | None = None,
-    batch: int | None = None,
-    window: int | None = None,
+    steps: Whole | None = None,
+    hidden: Whole | None = None,
+    batch: Whole | None = None,
+    window: Whole | None = None,
     learning_rate: float | None = None,
     activation: Literal["tanh", "sigmoid", "relu"] | None = None,
-    seed: int | None = None,
-    verify_every: int = 0,
+    seed: Whole | None = None,
+    verify_every: Whole = 0,
     checkpoint: Path | None = None,
     resume: Path | None = None,
-    sample: int = 300,
+    sample: Whole = 300,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Train a character language model by the hand-written backpropagation through time.
@@ -126,9 +127,9 @@ def train(
         errors.print(f"bptt: stopped at step {run.state.step}; go on with --resume {path}")
         return INTERRUPTED
     figures = _figures(split, settings, run, seconds)
-    _show(split, settings, run.state, figures, sample)
     if json_file is not None:
         write_json(json_file, figures)
+    _show(split, settings, run.state, figures, sample)
     return 0
 
 
@@ -278,7 +279,8 @@ def _show(
         first = int(split.held_out[0])
         drawn = charlm.sample(state.params, first, length, settings.activation, rng)
         console.print("\nsample:", style="dim")
-        print("".join(split.characters[i] for i in drawn))
+        text = "".join(split.characters[i] for i in drawn)
+        console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def _save(path: Path, split: Split, settings: Settings, state: State) -> None:

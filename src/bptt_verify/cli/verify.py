@@ -15,6 +15,7 @@ from rich.progress import Progress
 from bptt_verify import regression as regressions
 from bptt_verify.cli.console import (
     UsageError,
+    Whole,
     check_folder,
     check_writable,
     console,
@@ -40,14 +41,14 @@ def verify(
     target: str | None = None,
     /,
     *,
-    cases: int = 200,
-    seed: int = 0,
+    cases: Whole = 200,
+    seed: Whole = 0,
     dtype: Literal["float32", "float64", "bfloat16", "float16", "both"] = "both",
     case: str | None = None,
     regression: Path | None = None,
     limit: float = LIMIT,
     isolate: Annotated[bool, Parameter(negative=())] = False,
-    workers: int = 1,
+    workers: Whole = 1,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Hold hand-written gradients against their JAX twins on random cases.
@@ -101,7 +102,7 @@ def verify(
             for kind in dtypes:
                 reports.append(_run(bar, pair, cases, seed, kind, case, limit, isolate, workers))
     verdict = overall(report.verdict for report in reports)
-    show(reports, console)
+    # files first: whatever becomes of what is printed, they are there
     if json_file is not None:
         data = {
             "verdict": verdict,
@@ -109,9 +110,13 @@ def verify(
             "reports": [jsonable(report) for report in reports],
         }
         write_json(json_file, data)
+    written: list[Path] = []
     if regression is not None:
         tested = [pair for pair in pairs for _ in dtypes]
-        _write_regressions(regression, zip(reports, tested, strict=True))
+        written = _write_regressions(regression, zip(reports, tested, strict=True))
+    show(reports, console)
+    for path in written:
+        console.print(f"regression test: {path}", soft_wrap=True, markup=False, highlight=False)
     return EXIT[verdict]
 
 
@@ -145,15 +150,16 @@ def _run(
         bar.remove_task(task)
 
 
-def _write_regressions(folder: Path, tested: Iterable[tuple[Report, Pair]]) -> None:
+def _write_regressions(folder: Path, tested: Iterable[tuple[Report, Pair]]) -> list[Path]:
+    written = []
     for report, pair in tested:
         if report.first_failure and pair.origin:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                path = regressions.write(folder, report, pair.origin)
+                written.append(regressions.write(folder, report, pair.origin))
             except OSError as error:
                 raise UsageError(f"cannot write in {folder}: {error.strerror}") from error
-            console.print(f"regression test: {path}", soft_wrap=True, markup=False, highlight=False)
+    return written
 
 
 def _pairs(target: str | None) -> Sequence[Pair]:
