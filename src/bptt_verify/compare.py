@@ -63,7 +63,12 @@ def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison
         return Comparison(worst, "", bool(_sharp(expected, dtype).any()), not sigma.any())
     at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     where = f" at {at}" if at else ""
-    problem = f"expected {value[at]:.9g} ± {tolerance[at]:.1e}, got {exact[at]:.9g}{where}"
+    digits = telling_apart(value[at], exact[at], 9)
+    problem = f"got {exact[at]:.{digits}g}{where}"
+    if np.isfinite(value[at]):
+        problem = f"expected {value[at]:.{digits}g} ± {tolerance[at]:.1e}, {problem}"
+    else:
+        problem = f"the twin is {value[at]:g}, {problem}"
     wrong = error > 1
     finite = bool(np.isfinite(exact[wrong]).all())
     undefined = bool((np.isnan(exact) & np.isnan(value))[wrong].all())
@@ -124,6 +129,11 @@ def errors(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArr
         equal = got == value  # never so for NaN
         error = np.where(equal, 0.0, error)
         return np.where(np.isnan(error) | ~np.isfinite(got) & ~equal, np.inf, error)
+
+
+def telling_apart(a: float, b: float, least: int) -> int:
+    """How many digits show that two numbers are not the same, and no fewer than the least."""
+    return next((n for n in range(least, 17) if f"{a:.{n}g}" != f"{b:.{n}g}"), 17)
 
 
 def mismatch(got: object, shape: tuple[int, ...], dtype: np.dtype[Any]) -> str:

@@ -21,8 +21,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bptt_verify import subject
-from bptt_verify.compare import Wrong
+from bptt_verify import raised, subject
+from bptt_verify.compare import Wrong, telling_apart
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.precise import DIGITS, MP, AbstainError, Precise, numbers
@@ -273,7 +273,7 @@ def _of_the_forward(entry: Entry, double: Answer) -> Vote:
                 terms = [np.sum(d * outputs[k]) for k, d in cotangents.items()]
                 return sum(terms[1:], terms[0]).item()
             except (Exception, SystemExit) as error:
-                raise AbstainError(subject._say(error)) from error
+                raise AbstainError(f"raised {raised.in_words(error)}") from error
 
     def by_differences() -> tuple[float, float]:
         if entry.quantity in pair.taps:
@@ -339,8 +339,7 @@ def _text(votes: tuple[Vote, ...], who: Who, reason: str) -> str:
     said = [vote for vote in others if vote.value is not None]
     silent = [vote for vote in votes if vote.value is None]
     values = [vote.value for vote in (mine, said[0]) if vote.value is not None]
-    # as many digits as tell the two apart
-    digits = next((n for n in range(5, 17) if len({f"{x:.{n}g}" for x in values}) > 1), 17)
+    digits = telling_apart(values[0], values[-1], 5)
     headline = {
         "subject": "the subject stands alone",
         "twin": "the twin stands alone",

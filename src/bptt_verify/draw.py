@@ -174,13 +174,24 @@ def parse(pair: Pair, text: str) -> Case:
     options = {k: v[0] for k, v in pair.options.items()}
     fills = dict.fromkeys([*pair.floats, *_fill_names(pair)], "normal:0")
     seed = 0
-    for word in shlex.split(text):
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"case: {error} in {text!r}") from None
+    given = set[str]()
+    for word in words:
         name, sign, value = word.partition("=")
         if not sign:
             raise ValueError(f"case: expected name=value, got {word!r}")
+        if name in given:
+            raise ValueError(f"case: {name}: expected one value, got a second one, {value!r}")
+        given.add(name)
         if name == "seed" or name in sizes:
-            if not value.isdecimal() or (name in sizes and int(value) < 1):
-                raise ValueError(f"case: {name}: expected a whole number, got {value!r}")
+            least = int(name in sizes)
+            if not value.isdecimal() or int(value) < least:
+                raise ValueError(
+                    f"case: {name}: expected a whole number, at least {least}, got {value!r}"
+                )
             if name == "seed":
                 seed = int(value)
             else:

@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from bptt_verify import raised
 from bptt_verify.pair import Pair
 
 
@@ -35,7 +36,7 @@ def load(target: str) -> list[Pair]:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:
-        raise LoadError(f"{path}: {type(error).__name__}: {error}") from error
+        raise LoadError(f"{path}: {raised.in_words(error)}") from error
     found = {k: v for k, v in vars(module).items() if isinstance(v, Pair)}
     if not found:
         raise LoadError(f"{path}: defines no Pair")

@@ -13,6 +13,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from numpy.typing import NDArray
 
+from bptt_verify import raised
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.padding import cropped, padded
 from bptt_verify.pair import Pair
@@ -245,8 +246,8 @@ class Oracle:
 
         try:
             returned = self.pair.twin(inputs, **case.options)
-        except Exception as raised:
-            raise error(f"raised {type(raised).__name__}: {raised}") from raised
+        except (Exception, SystemExit) as problem:
+            raise error(f"raised {raised.in_words(problem)}") from problem
         shapes = {**self.pair.outputs, **self.pair.probes}
         names = sorted(returned) if isinstance(returned, dict) else type(returned).__name__
         if names != sorted(shapes):
@@ -255,8 +256,8 @@ class Oracle:
             wanted, got = Shape(text).sized(case.sizes), jnp.shape(returned[name])
             if got != wanted:
                 raise error(f"{name}: expected shape {wanted} ({text}), got {got}")
-            if not jnp.issubdtype(jnp.result_type(returned[name]), jnp.floating):
-                raise error(f"{name}: expected floats, got {jnp.result_type(returned[name])}")
+            if (kind := jnp.result_type(returned[name])) != jnp.float64:
+                raise error(f"{name}: expected float64, as the inputs are, got {kind}")
         return returned
 
     def _find_unread_taps(self, case: Case, arguments: tuple[dict[str, Array], ...]) -> None:

@@ -125,6 +125,7 @@ class Pair:
                 raise error(f"{what}: expected a function, got {type(function).__name__}")
         if self.backward is not None and not callable(self.backward):
             raise error(f"backward: expected a function, got {type(self.backward).__name__}")
+        self._check_shapes(error)
         names = [*self.inputs, *self.taps]
         twice = {n for n in names if names.count(n) > 1}
         if twice:
@@ -180,6 +181,21 @@ class Pair:
         free = set(letters(map(Shape, out))) - set(self.letters())
         if free:
             raise error(f"letter {', '.join(sorted(free))}: no input has it, so it has no size")
+
+    def _check_shapes(self, error: Callable[[str], ValueError]) -> None:
+        """Raise where a shape is none, before anything reads it."""
+        without_gradient = (Index, Mask, Probability)
+        for what in ("inputs", "outputs", "taps", "probes"):
+            given = getattr(self, what)
+            if not isinstance(given, Mapping):
+                raise error(
+                    f"{what}: expected a dict of names and shapes, got {type(given).__name__}"
+                )
+            for name, spec in given.items():
+                bare = spec.shape if isinstance(spec, without_gradient) else spec
+                if not isinstance(bare, str) or (bare is not spec and what != "inputs"):
+                    wanted = "a shape in letters such as 'T B H'"
+                    raise error(f"{what}[{name!r}]: expected {wanted}, got {spec!r}")
 
     @property
     def differentiable(self) -> dict[str, str]:

@@ -21,6 +21,8 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from jax.extend import core as jax_core
@@ -457,6 +459,11 @@ def check_numbers(jaxpr: Jaxpr) -> None:
     for eqn in jaxpr.eqns:
         for var in (*eqn.invars, *eqn.outvars):
             dtype = getattr(var.aval, "dtype", None)
+            if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.extended):
+                raise ValueError(
+                    f"{eqn.primitive.name} draws random numbers; expected none "
+                    "(make them an input, which subject and twin share)"
+                )
             if dtype is not None and not _modelled(dtype):
                 raise ValueError(
                     f"{eqn.primitive.name} works in {dtype}; expected float64 throughout "

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from bptt_verify import raised
 from bptt_verify.compare import Wrong, mismatch
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.guard import Guard, Interrupted, OverTimeError
@@ -21,9 +20,6 @@ AGAIN = "a second call the same"
 STATE = "global state unchanged"
 TIME = "time limit"
 ALIVE = "stays alive"
-
-SHOWN = 300
-"""Characters of a message of the subject's that a report shows."""
 
 
 class Ran(NamedTuple):
@@ -139,7 +135,7 @@ def _call(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Gua
     except BaseException as error:
         if isinstance(error, Interrupted if guard else KeyboardInterrupt):
             raise
-        return Ran(arrays, {row: _say(error)})
+        return Ran(arrays, {row: f"raised {raised.in_words(error)}"})
     return Ran(arrays, {UNCHANGED: f"modified {', '.join(changed)}"} if changed else {})
 
 
@@ -172,16 +168,3 @@ def _copy(value: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Any:
     """A copy, since what a view shows may change later; of nothing that has the wrong size."""
     problem = mismatch(value, shape, dtype)
     return Wrong(problem) if problem else np.array(value)
-
-
-def _say(error: BaseException) -> str:
-    try:
-        text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    except BaseException as raised:
-        text = f"(its text cannot be had: {type(raised).__name__})"
-    text = "".join(c if c.isprintable() else " " for c in text[:SHOWN])
-    frames = traceback.extract_tb(error.__traceback__)
-    last = Path(frames[-1].filename) if frames else Path(__file__)
-    ours = last.parent == Path(__file__).parent
-    place = "" if ours else f" ({last.name}:{frames[-1].lineno})"
-    return f"raised {type(error).__name__}: {text}{place}"

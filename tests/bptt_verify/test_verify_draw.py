@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -109,7 +111,7 @@ def test_fillings(kind, check):
         ("T", "expected name=value, got 'T'"),
         ("T=0", "T: expected a whole number"),
         ("T=-1", "T: expected a whole number"),
-        ("T=two", "T: expected a whole number, got 'two'"),
+        ("T=two", "T: expected a whole number, at least 1, got 'two'"),
         ("Q=1", "expected one of T, B"),
         ("activation=gelu", "activation: expected one of tanh, sigmoid, relu, got 'gelu'"),
         ("x=uniform", "expected normal:EXPONENT"),
@@ -126,6 +128,26 @@ def test_a_line_that_cannot_be_read_is_named(text, message):
 def test_a_shape_that_cannot_be_read_is_named(text):
     with pytest.raises(ValueError, match=r"shape .*: expected letters, numbers or multiples"):
         Shape(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "given", "message"),
+    [
+        (
+            "inputs",
+            {"x": ("T", "B")},
+            r"inputs\['x'\]: expected a shape in letters .* \('T', 'B'\)",
+        ),
+        ("inputs", {"x": Index(("T",), below="C")}, r"inputs\['x'\]: expected a shape"),
+        ("outputs", {"y": None}, r"outputs\['y'\]: expected a shape .* got None"),
+        ("outputs", {"y": Mask("D")}, r"outputs\['y'\]: expected a shape"),
+        ("taps", "delta", "taps: expected a dict of names and shapes, got str"),
+        ("probes", {"a": 3}, r"probes\['a'\]: expected a shape"),
+    ],
+)
+def test_what_is_no_shape_is_named(field, given, message):
+    with pytest.raises(ValueError, match=message):
+        replace(REGISTRY["rnn"], **{field: given})
 
 
 @given(st.integers(1, 9))

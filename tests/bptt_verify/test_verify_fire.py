@@ -25,7 +25,8 @@ import torch
 
 from bptt_verify import Pair, cli, draw, guard, verify
 from bptt_verify.judge import MOST_OVER_TIME, Judge
-from bptt_verify.subject import AGAIN, ALIVE, SHOWN, STATE, TIME, UNCHANGED
+from bptt_verify.raised import SHOWN
+from bptt_verify.subject import AGAIN, ALIVE, STATE, TIME, UNCHANGED
 from dense import PAIR, backward, forward
 
 CASES = 6

@@ -394,6 +394,11 @@ def test_attention_under_a_mask_of_infinities_is_judged():
     [
         (lambda i: {"y": jnp.tanh(i["x"] @ i["w"].T + OUTSIDE)}, "float32"),
         (lambda i: {"y": jnp.fft.fft(i["x"] @ i["w"].T).real}, "complex128"),
+        (lambda i: {"y": jnp.float32(i["x"] @ i["w"].T)}, "expected float64, .* got float32"),
+        (
+            lambda i: {"y": i["x"] @ i["w"].T + jax.random.normal(jax.random.key(0), ())},
+            "draws random numbers",
+        ),
     ],
 )
 def test_numbers_without_a_rounding_model_are_refused(wrong_twin, message):
