@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify import local
-from bptt_verify.compare import Comparison, compare, errors
+from bptt_verify.compare import Comparison, Wrong, compare, errors
 from bptt_verify.draw import Case, Drawn
-from bptt_verify.judge import Judge
+from bptt_verify.judge import Failed, Judge
 from bptt_verify.oracle import Answer, Expected, Oracle
 from bptt_verify.shapes import Shape
 from bptt_verify.suspects import distinct, suspects
@@ -57,17 +57,17 @@ class Diagnosis:
     """How many likely mistakes were tried."""
 
 
-def diagnose(judge: Judge, failed: Case) -> Diagnosis | None:
-    """Look at a case like the failing one, or at itself if that one does not fail."""
+def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
+    """Look at a case like the failing one, or at itself if the same row does not fail there."""
     oracle, dtype = judge.oracle, judge.dtype
-    for case in (distinct(oracle, failed), failed):
+    for case in (distinct(oracle, failed.case), failed.case):
         drawn = judge.drawn(case)
         answer = oracle.answer(case, drawn, dtype)
         if answer.out_of_range or answer.undecided:
             continue
         ran = judge.run(oracle.pair, case, drawn, dtype)
         wrong = _wrong(oracle, ran.arrays, answer, dtype)
-        if not wrong:
+        if failed.row not in wrong or isinstance(ran.arrays[failed.row], Wrong):
             continue
         alone = local.check(oracle, case, drawn, ran.arrays, dtype)
         faults = tuple(
@@ -177,6 +177,8 @@ def _likely(
     all_of_it: list[str] = []
     first_only: list[str] = []
     first = next((f.name for f in faults if f.by_itself), faults[0].name)
+    if not np.isfinite(arrays[first]).all():
+        return (), 0
     tried, start, kind = 0, time.perf_counter(), ""
     for suspect in suspects(oracle, case, drawn, dtype):
         # once one explains everything, only others of its kind can say more
@@ -221,8 +223,9 @@ def _patterns(
             continue
         bound = np.abs(got).max()
         clipped = Expected(np.clip(value, -bound, bound), sigma)
-        several = bound > 0 and int((np.abs(got) == bound).sum()) > 1
-        if several and compare(arrays[name], clipped, dtype).ok:
+        at_it = np.abs(got) == bound
+        some = at_it.sum() > 1 and got[~at_it].any()  # if all were, it would be a sign
+        if some and compare(arrays[name], clipped, dtype).ok:
             found.append(f"{name} is clipped at ±{bound:.6g}")
     for text in dict.fromkeys(f"{factor:.4g}" for factor in factors.values()):
         alike = [name for name, factor in factors.items() if f"{factor:.4g}" == text]

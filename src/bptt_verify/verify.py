@@ -22,7 +22,7 @@ from bptt_verify.compare import errors
 from bptt_verify.definition import Entry, vote
 from bptt_verify.draw import Case
 from bptt_verify.guard import LIMIT, LONGEST, Guard
-from bptt_verify.judge import FINE, STEPS, XLA, Failed, Judge
+from bptt_verify.judge import STEPS, XLA, Failed, Judge
 from bptt_verify.localise import diagnose
 from bptt_verify.pair import Pair
 from bptt_verify.primitives import SAMPLES
@@ -177,9 +177,8 @@ def _failure(judge: Judge, failed: Failed, isolate: bool, explain: bool) -> Fail
         alone = ", isolate=True" * isolate
         again = f"verify(pair, dtype={str(dtype)!r}, case={case!r}{alone})"
     diagnosis, alone, votes = None, "", ""
-    numeric = explain and failed.row in pair.quantities()
-    if numeric and (judge.one(failed.case) or {}).get(failed.row, FINE).excusable:
-        diagnosis = diagnose(judge, failed.case)
+    if explain and failed.row in pair.quantities():
+        diagnosis = diagnose(judge, failed)
         alone, votes = _votes(judge, failed, here=not isolate)
     return Failure(failed.row, failed.problem, case, again, diagnosis, alone, votes)
 

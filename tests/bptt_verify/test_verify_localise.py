@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bptt_verify import Pair, draw, verify
-from bptt_verify.judge import STEPS, Judge
+from bptt_verify.judge import STEPS, Judge, first_failed
 from bptt_verify.localise import diagnose
 from bptt_verify.pairs import model_pair, rnn_pair
 from bptt_verify.verify import LONG
@@ -77,10 +77,9 @@ def judge_of(right, wrong, dtype=np.float64):
     return Judge(rnn_pair(planted(rnn, right, wrong)), np.dtype(dtype))
 
 
-def diagnosis(judge, case="seed=1"):
+def diagnosis(judge, case="T=4 B=2 D=3 H=5 seed=1"):
     chosen = draw.parse(judge.pair, case)
-    judge.one(chosen)
-    return diagnose(judge, chosen)
+    return diagnose(judge, first_failed(chosen, judge.one(chosen)))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -145,7 +144,7 @@ def test_gates_are_named():
         backward=backward,
         twin=twin,
     )
-    found = diagnosis(Judge(pair, np.dtype(np.float64)))
+    found = diagnosis(Judge(pair, np.dtype(np.float64)), "B=2 D=3 H=5")
     assert {f.name: f.block for f in found.faults}["dw"] == "block 1 of 2 along 2H"
     assert "the derivative of tanh is missing" in found.likely[0]
 
@@ -213,3 +212,36 @@ def test_a_pair_without_taps_has_no_steps():
     )
     judge = Judge(bare, np.dtype(np.float64))
     assert judge.steps(draw.parse(bare, "T=3 B=2 D=2 H=2")) == {}
+
+
+def test_nan_has_its_steps_too_but_no_likely_term():
+    found = diagnosis(
+        judge_of(
+            ERROR, f"{ERROR}\n        if t == 2:\n            delta[t, 0] = np.nan", np.float64
+        )
+    )
+    delta = next(fault for fault in found.faults if fault.name == "delta")
+    assert (delta.steps, delta.block) == ("from t=3 back (T=4)", "sequence 0 of 2")
+    assert (found.likely, found.tried) == ((), 0)
+
+
+def test_a_larger_case_in_which_another_row_fails_is_not_the_one_looked_at():
+    """Beyond one step dW is wrong, and comes first; in the failing case only db is."""
+
+    right = rnn_pair()
+    pair = replace(right, backward=lambda cache, d: doubled(right.backward(cache, d)))
+
+    def doubled(g):
+        name = "W" if len(g["delta"]) > 1 else "b"
+        return {**g, name: g[name] * 2}
+
+    judge = Judge(pair, np.dtype(np.float64))
+    case = draw.parse(pair, "T=1 B=2 D=2 H=3 seed=1")
+    found = diagnose(judge, first_failed(case, judge.one(case)))
+    assert found.case == str(case)
+    assert found.likely == ("db is B times what it should be", "db is twice what it should be")
+
+
+def test_all_entries_of_one_size_are_not_called_clipped():
+    judge = judge_of("Grads(dU, dW,", "Grads(dU, 1e-3 * np.sign(dW),", np.float64)
+    assert diagnosis(judge).likely == ()

@@ -5,9 +5,10 @@ import pytest
 
 import lstm_layer
 from bptt_verify import draw, verify
-from bptt_verify.judge import Judge
+from bptt_verify.judge import Judge, first_failed
 from bptt_verify.localise import diagnose
 from bptt_verify.pairs import rnn_pair
+from bptt_verify.suspects import distinct
 from lstm_layer import looped, pair_of, scanned
 from manual_bptt import rnn
 from planting import planted
@@ -62,11 +63,16 @@ MISTAKES = {
 IN_A_LOOP = ["slope", "gate order", "one gate", "=", "new cell", "chunks"]
 
 
+def of(judge):
+    case = distinct(judge.oracle, draw.parse(judge.pair, "seed=1"))
+    return diagnose(judge, first_failed(case, judge.one(case))).likely
+
+
 def likely(name, twin):
     right, wrong, _ = MISTAKES[name]
     pair = pair_of(planted(lstm_layer, right, wrong).backward, twin)
     judge = Judge(pair, np.dtype(np.float64))
-    return diagnose(judge, draw.parse(pair, "seed=1")).likely
+    return of(judge)
 
 
 @pytest.mark.parametrize("name", MISTAKES)
@@ -97,5 +103,5 @@ def test_a_window_is_named():
     end = text.index("# (10) ∂L/∂W = Σ_t δ_t s_{t-1}ᵀ\n    before")
     pair = rnn_pair(planted(rnn, text[start:end].rstrip(), wrong))
     judge = Judge(pair, np.dtype(np.float64))
-    found = diagnose(judge, draw.parse(pair, "seed=1")).likely
+    found = of(judge)
     assert any("carried back over 2 steps only (a window)" in text for text in found), found

@@ -30,7 +30,7 @@ from bptt_verify.suspects.ends import (
 )
 from bptt_verify.suspects.loops import Group, cut, of_carries, of_products, states
 from bptt_verify.suspects.scans import carries, of_scan, on_operands
-from bptt_verify.suspects.suspect import Known, Suspect, name_of, source, where
+from bptt_verify.suspects.suspect import Known, Suspect, at_line, name_of, source
 from bptt_verify.suspects.terms import (
     of_any,
     of_function,
@@ -98,7 +98,7 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
                 for text, apply, *besides in misread(eqn, known):
                     change = Change(at, apply, *besides)
                     kinds = f"{misread.__name__} {kind}"
-                    yield Suspect(f"{text} {where(eqn)}", answer(change), kinds)
+                    yield Suspect(at_line(text, eqn), answer(change), kinds)
         if not kind:
             continue
         for group in groups:
@@ -149,8 +149,8 @@ def _once(group: Group, known: Known) -> Iterator[tuple[str, Change]]:
         factors = {name_of(known, eqn.invars[i], "") for _, eqn in group}
         for word, others in (("first", group[1:]), ("last", group[:-1])):
             if len(factors) == 1 and (factor := min(factors)):
-                text = f"only the {word} step counts for {factor} (= for +=): {where(eqn)}"
-                yield text, Change([site for site, _ in others], without_path(i))
+                text = f"only the {word} step counts for {factor} (= for +=):"
+                yield at_line(text, eqn), Change([site for site, _ in others], without_path(i))
 
 
 def distinct(oracle: Oracle, case: Case) -> Case:

@@ -97,7 +97,7 @@ def of_results(oracle: Oracle, case: Case, right: Answer) -> Iterator[Suspect]:
                         np.roll(sigma, shift, i),
                     )
         for text, factor in _factors(case, pair.time, pair.batch):
-            kinds[f"is {text} of what it should be"] = factor * value, abs(factor) * sigma
+            kinds[f"is {text} what it should be"] = factor * value, abs(factor) * sigma
         for text, (wrong, spread) in kinds.items():
             yield Suspect(f"{name} {text}", put({name: Expected(wrong, spread)}), "result")
     yield from _of_blocks(oracle, right)
@@ -233,9 +233,9 @@ def _factors(case: Case, time: str | None, batch: str | None) -> Iterator[tuple[
     n = {letter: case.sizes[letter] for letter in (time, batch) if letter and letter in case.sizes}
     if time in n and batch in n and n[str(time)] > 1 and n[str(batch)] > 1:
         both = n[str(time)] * n[str(batch)]
-        yield f"1/{time}{batch} (a mean for a sum)", 1 / both
+        yield f"1/{time}{batch} (a mean for a sum) of", 1 / both
     for letter, size in n.items():
         if size > 1:
-            yield f"1/{letter} (a mean for a sum)", 1 / size
+            yield f"1/{letter} (a mean for a sum) of", 1 / size
             yield f"{letter} times", float(size)
     yield from (("-1 times", -1.0), ("twice", 2.0), ("half", 0.5))

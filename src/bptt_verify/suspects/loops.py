@@ -14,7 +14,7 @@ from jax.extend.core import ClosedJaxpr, Literal
 from bptt_verify.interpreter import is_float
 from bptt_verify.surgery import Change, Site, Values, evaluate, misread_factor, still
 from bptt_verify.suspects.scans import cuts
-from bptt_verify.suspects.suspect import Known, name_of, where
+from bptt_verify.suspects.suspect import Known, at_line, name_of
 
 Group = Sequence[tuple[Site, Any]]
 """The equation that one piece of text makes, at every step."""
@@ -95,8 +95,8 @@ def of_carries(found: Sequence[State], steps: int) -> Iterator[tuple[str, Change
         chosen_ones.append(("every state", list(found)))
     for name, chosen in chosen_ones:
         for text, kept in cuts(name, steps, last=steps - 1):
-            line = where(chosen[0].readings[0].group[0][1])
-            yield f"{text} {line}", cut(chosen, kept)
+            eqn = chosen[0].readings[0].group[0][1]
+            yield at_line(text, eqn), cut(chosen, kept)
 
 
 def of_products(
@@ -108,7 +108,7 @@ def of_products(
             eqn = group[0][1]
             if eqn.primitive.name in ("mul", "dot_general"):
                 text = f"the new value of {state.name} stands where the previous state is meant"
-                yield f"{text} {where(eqn)}", _with_new(closed, state, group, i)
+                yield at_line(text, eqn), _with_new(closed, state, group, i)
 
 
 def _with_new(

@@ -66,6 +66,12 @@ def source(eqn: Any) -> str:
     return str(source_info_util.summarize(eqn.source_info))
 
 
+def at_line(text: str, eqn: Any) -> str:
+    """The words, and the line of the twin that they are about, if it is known."""
+    place = where(eqn)
+    return f"{text} {place}" if place else text.removesuffix(":")
+
+
 def where(eqn: Any) -> str:
     """The line of the twin that an equation comes from."""
     found = re.match(r"(.+?):(\d+)(?::\d+)?(?: |$)", source(eqn))
