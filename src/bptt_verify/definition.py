@@ -16,6 +16,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,6 +25,7 @@ from numpy.typing import NDArray
 from bptt_verify import raised, subject
 from bptt_verify.compare import Wrong, telling_apart
 from bptt_verify.draw import Case, Drawn
+from bptt_verify.guard import OverTimeError
 from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.precise import DIGITS, MP, AbstainError, Precise, numbers
 from bptt_verify.shapes import Shape
@@ -112,14 +114,21 @@ def majority(
     return vote(entry, dtype, float(np.asarray(got)[at]))
 
 
-def vote(entry: Entry, dtype: np.dtype[Any], got: float | str, *, here: bool = True) -> Majority:
+def vote(
+    entry: Entry,
+    dtype: np.dtype[Any],
+    got: float | str,
+    *,
+    around: Callable[[], AbstractContextManager[None]] | None = nullcontext,
+) -> Majority:
     """Ask all about one entry in which the subject's value and the twin's disagree.
 
     Args:
         entry: where they disagree; in a small case, at 60 digits each operation takes microseconds.
         dtype: the dtype under test. The subject's value is computed in it, all others are not.
         got: the subject's value there, or why it has none.
-        here: the subject's forward may be run in this process.
+        around: what each call of the subject's forward is made in (`Guard.alone`); None when it
+            must not be run in this process.
 
     Raises `ValueError` for a quantity or an entry that the pair does not have, and for a twin that
     raises.
@@ -145,10 +154,10 @@ def vote(entry: Entry, dtype: np.dtype[Any], got: float | str, *, here: bool = T
         twin = Vote("twin (jax.vjp)", float(value[at]), exact)
         name = f"definition ({DIGITS} digits)"
         definition = _vote(name, lambda: derivative(entry, double))
-        if here:
-            own = _of_the_forward(entry, double)
-        else:
+        if around is None:
             own = Vote("subject's forward", None, why="it runs in a process of its own")
+        else:
+            own = _of_the_forward(entry, double, around)
         votes = mine, twin, definition, own
     who, reason = _who(*votes)
     if who == "twin" and _stops_gradients(entry):
@@ -255,7 +264,9 @@ def _band(value: float, sigma: float, dtype: np.dtype[Any]) -> float:
     return multiplier(dtype) * max(sigma, unit_roundoff(dtype) * abs(value))
 
 
-def _of_the_forward(entry: Entry, double: Answer) -> Vote:
+def _of_the_forward(
+    entry: Entry, double: Answer, around: Callable[[], AbstractContextManager[None]]
+) -> Vote:
     """A complex step where differences confirm it, differences elsewhere."""
     pair, drawn = entry.oracle.pair, entry.drawn
 
@@ -269,10 +280,11 @@ def _of_the_forward(entry: Entry, double: Answer) -> Vote:
         with warnings.catch_warnings(), np.errstate(all="ignore"):
             warnings.simplefilter("ignore")
             try:
-                outputs = pair.forward(inputs, **entry.case.options)[0]
+                with around():
+                    outputs = pair.forward(inputs, **entry.case.options)[0]
                 terms = [np.sum(d * outputs[k]) for k, d in cotangents.items()]
                 return sum(terms[1:], terms[0]).item()
-            except (Exception, SystemExit) as error:
+            except (Exception, SystemExit, OverTimeError) as error:
                 raise AbstainError(f"raised {raised.in_words(error)}") from error
 
     def by_differences() -> tuple[float, float]:

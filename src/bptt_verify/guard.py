@@ -124,15 +124,30 @@ class Guard:
             self._armed = True
             yield
         finally:
-            if os.getpid() != self._process:  # a child of the subject's: the run is not its own
-                self._exit(1)
-            self._armed = False
+            self._armed = False  # first: until then a signal may still raise
+            self.end_child()
             self._watchdog.since = None
             if timer is not None:  # a timer of the user's own waits meanwhile
                 signal.setitimer(signal.ITIMER_REAL, *timer)
             if before and (now := _state()) != before:
                 self.changed = [name for name in before if now[name] != before[name]]
                 _restore(before)
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Around one call that is not part of a case."""
+        with self.case(), self.call():
+            yield
+
+    def end_child(self, error: BaseException | None = None) -> None:
+        """Leave a process that the subject forked: the run is not its own.
+
+        It ends as it would have if nobody caught what it raised.
+        """
+        if os.getpid() == self._process:
+            return
+        code = error.code if isinstance(error, SystemExit) else error and 1
+        self._exit(code if isinstance(code, int) else int(code is not None))
 
     def _handlers(self) -> dict[signal.Signals, Any]:
         ours: dict[signal.Signals, Any] = {}

@@ -102,6 +102,8 @@ def _call(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Gua
     row = begin("forward")
     try:
         returned = pair.forward(dict(inputs), **case.options)
+        if guard:
+            guard.end_child()
         if not (isinstance(returned, tuple) and len(returned) == 2):
             raise TypeError(f"expected (outputs, cache), got {type(returned).__name__}")
         outputs = _named("outputs", returned[0], set(shapes))
@@ -133,6 +135,8 @@ def _call(pair: Pair, case: Case, drawn: Drawn, dtype: np.dtype[Any], guard: Gua
             ),
         ]
     except BaseException as error:
+        if guard:
+            guard.end_child(error)
         if isinstance(error, Interrupted if guard else KeyboardInterrupt):
             raise
         return Ran(arrays, {row: f"raised {raised.in_words(error)}"})

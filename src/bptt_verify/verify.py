@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -27,9 +27,11 @@ from bptt_verify.localise import diagnose
 from bptt_verify.pair import Pair
 from bptt_verify.primitives import SAMPLES
 from bptt_verify.report import Failure, Report, versions
-from bptt_verify.subject import Run
 from bptt_verify.tally import Tally
 from bptt_verify.tolerance import DTYPES
+
+Around = Callable[[], AbstractContextManager[None]]
+"""What one call of the subject's forward is made in."""
 
 AT_ONCE = 8192
 """Cases drawn before they are judged together."""
@@ -80,7 +82,8 @@ def verify(
     kind = _check(pair, cases, seed, dtype, limit, isolate)
     start = time.perf_counter()
     long = _long_case(pair) if cases > 1 and case is None else None
-    with _guarded(limit, isolate) as run:
+    with _guarded(limit, isolate) as guard:
+        run = partial(isolated.run if isolate else subject.run, guard=guard)
         judge, tally = Judge(pair, kind, run), Tally(pair, progress)
         if case is None:
             _judge_random(judge, tally, cases - (long is not None), seed)
@@ -98,7 +101,8 @@ def verify(
         shrinkable = explain and case is None
         if failed is not None and shrinkable and failed.row not in (subject.TIME, STEPS, XLA):
             failed = _shrink(judge, failed)
-        failure = _failure(judge, failed, isolate, explain) if failed else None
+        around = None if isolate else guard.alone
+        failure = _failure(judge, failed, around, explain) if failed else None
     rows = tally.rows(judge.oracle.unread_taps)
     return Report(
         pair=pair.name,
@@ -167,8 +171,9 @@ def _shrink(judge: Judge, failed: Failed) -> Failed:
     return failed
 
 
-def _failure(judge: Judge, failed: Failed, isolate: bool, explain: bool) -> Failure:
+def _failure(judge: Judge, failed: Failed, around: Around | None, explain: bool) -> Failure:
     """What can be said of the case: where it goes wrong, and who is wrong."""
+    isolate = around is None
     pair, dtype, case = judge.pair, judge.dtype, str(failed.case)
     if pair.origin:
         again = f"bptt verify {quote(pair.origin)} --dtype {dtype} --case {quote(case)}"
@@ -179,11 +184,11 @@ def _failure(judge: Judge, failed: Failed, isolate: bool, explain: bool) -> Fail
     diagnosis, alone, votes = None, "", ""
     if explain and failed.row in pair.quantities():
         diagnosis = diagnose(judge, failed)
-        alone, votes = _votes(judge, failed, here=not isolate)
+        alone, votes = _votes(judge, failed, around)
     return Failure(failed.row, failed.problem, case, again, diagnosis, alone, votes)
 
 
-def _votes(judge: Judge, failed: Failed, here: bool) -> tuple[str, str]:
+def _votes(judge: Judge, failed: Failed, around: Around | None) -> tuple[str, str]:
     """Who stands alone at the worst entry of the row."""
     drawn, quantity = judge.drawn(failed.case), failed.row
     ran = judge.run(judge.pair, failed.case, drawn, judge.dtype)
@@ -194,17 +199,17 @@ def _votes(judge: Judge, failed: Failed, here: bool) -> tuple[str, str]:
     error = errors(np.asarray(got), expected, judge.dtype)
     at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     entry = Entry(judge.oracle, failed.case, drawn, quantity, at)
-    found = vote(entry, judge.dtype, float(np.asarray(got)[at]), here=here)
+    found = vote(entry, judge.dtype, float(np.asarray(got)[at]), around=around)
     return found.who, found.text
 
 
 @contextmanager
-def _guarded(limit: float, isolate: bool) -> Iterator[Run]:
+def _guarded(limit: float, isolate: bool) -> Iterator[Guard]:
     # the subject may draw from the global ones or seed them: NumPy's legacy state is meant
     numbers = random.getstate(), np.random.get_state()  # noqa: NPY002
     try:
         with Guard(limit, watch=not isolate) as guard, np.errstate(all="ignore"):
-            yield partial(isolated.run if isolate else subject.run, guard=guard)
+            yield guard
     finally:
         random.setstate(numbers[0])
         np.random.set_state(numbers[1])  # noqa: NPY002

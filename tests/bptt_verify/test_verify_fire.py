@@ -6,7 +6,6 @@ import ctypes
 import dataclasses
 import itertools
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -730,38 +729,76 @@ def test_a_subject_that_hangs_now_and_then_is_compared_elsewhere():
 # --- a subject that forks
 
 
-def by_multiprocessing():
-    context = multiprocessing.get_context("fork")
-    child = context.Process(target=int)
+FORKS = """
+import dataclasses, multiprocessing, os, sys
+from bptt_verify import verify
+from dense import PAIR
+
+
+def multiprocess():
+    child = multiprocessing.get_context("fork").Process(target=int)
     child.start()
     child.join()
     assert child.exitcode == 0
 
 
-def by_fork(ends):
-    def forks():
-        child = os.fork()
-        if child == 0:
-            ends()
-        else:
-            os.waitpid(child, 0)
-
-    return forks
+def leave(how, status):
+    child = os.fork()
+    if child == 0:
+        how()
+    else:
+        ended = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        assert ended == status, ended
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def forward(i):
+    {act}
+    outputs, kept = PAIR.forward(i)
+    return {{"y": {factor} * outputs["y"]}}, kept
+
+
+pair = dataclasses.replace(PAIR, forward=forward)
+print(verify(pair, cases=2, isolate={isolate}).verdict)
+"""
+
+
 @pytest.mark.parametrize("isolate", [False, True])
+@pytest.mark.parametrize(("factor", "verdict"), [(1, "pass"), (2, "fail")])
 @pytest.mark.parametrize(
-    "forks",
-    [by_multiprocessing, by_fork(lambda: os._exit(3)), by_fork(sys.exit), by_fork(lambda: None)],
+    "act",
+    [
+        "multiprocess()",
+        "leave(lambda: os._exit(3), 3)",
+        "leave(sys.exit, 0)",
+        "leave(lambda: sys.exit(4), 4)",
+        "leave(lambda: 1 / 0, 1)",
+        "leave(lambda: None, 0)",
+    ],
 )
-def test_a_child_of_the_subject_s_ends_there(forks, isolate, tmp_path):
-    """The child writes no report of its own: one line is written, by the one that was asked."""
-    written = tmp_path / "reports"
-    report = verify(first(forks), cases=2, isolate=isolate)
-    with written.open("a") as out:
-        print(report.verdict, file=out, flush=True)
-    assert written.read_text() == "pass\n"
+def test_a_child_of_the_subject_s_ends_as_it_wants_to_and_never_judges(
+    act, factor, verdict, isolate
+):
+    ended = subprocess.run(
+        [sys.executable, "-c", FORKS.format(act=act, factor=factor, isolate=isolate)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.path.dirname(__file__)},
+    )
+    assert (ended.returncode, ended.stdout) == (0, f"{verdict}\n"), ended.stderr
+
+
+def test_a_limit_that_passes_as_the_call_ends_raises_no_more(monkeypatch):
+    """What would run then is the clean-up, which must not be cut short."""
+    own = os.getpid()
+
+    def late():
+        signal.raise_signal(signal.SIGALRM)
+        return own
+
+    with guard.Guard() as guarded, guarded.case(), guarded.call():
+        monkeypatch.setattr(os, "getpid", late)
+    assert guarded.over == ""
 
 
 def test_what_an_isolated_subject_sets_up_on_its_first_call_silences_nothing():
