@@ -177,8 +177,8 @@ def _likely(
     all_of_it: list[str] = []
     first_only: list[str] = []
     first = next((f.name for f in faults if f.by_itself), faults[0].name)
-    if not np.isfinite(arrays[first]).all():
-        return (), 0
+    if isinstance(arrays[first], Wrong) or not np.isfinite(arrays[first]).all():
+        return (), 0  # no misreading makes that
     tried, start, kind = 0, time.perf_counter(), ""
     for suspect in suspects(oracle, case, drawn, dtype):
         # once one explains everything, only others of its kind can say more

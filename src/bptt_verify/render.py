@@ -148,14 +148,16 @@ def in_words(report: Report) -> Text:
 def _faults(diagnosis: Diagnosis) -> Table:
     """One line for each wrong quantity: which steps, which part, and whether it is the cause."""
     grid = Table(
-        title=f"looked at closer: {diagnosis.case}", title_justify="left", header_style="bold"
+        title=Text(f"looked at closer: {diagnosis.case}"),
+        title_justify="left",
+        header_style="bold",
     )
     for heading in ("wrong", "step", "part", "by itself"):
         grid.add_column(heading, overflow="fold")
     for fault in diagnosis.faults:
         verdict = {True: "yes", False: "follows from δ", None: ""}[fault.by_itself]
         style = COLOUR["fail"] if fault.by_itself else ""
-        grid.add_row(fault.name, fault.steps, fault.block or "all", verdict, style=style)
+        grid.add_row(escape(fault.name), fault.steps, fault.block or "all", verdict, style=style)
     return grid
 
 

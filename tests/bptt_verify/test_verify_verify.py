@@ -552,3 +552,15 @@ def test_a_property_that_fails_is_counted_at_its_case():
     report = verify(changed(forward=by_layout), cases=60)
     assert report.first_failure.row == "strides"
     assert report.failed_at < 60
+
+
+def test_a_transposed_gradient_beside_another_mistake_is_reported():
+    """In a larger case the first of them has no comparable values at all."""
+
+    def wrong(cache, d):
+        g = backward(cache, d)
+        return {"x": np.ascontiguousarray(g["x"].T), "w": 2 * g["w"]}
+
+    report = verify(changed(backward=wrong), case="B=1 D=1 H=1 seed=1")
+    assert report.first_failure.row == "dw"
+    assert {fault.name for fault in report.first_failure.diagnosis.faults} == {"dx", "dw"}
