@@ -202,11 +202,23 @@ def test_a_bare_interpreter_runs_the_installed_command():
     assert "(13)" in ended.stdout
 
 
-def started(*arguments, stdout, **environment):
+linux = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+
+
+def nobody(reader):
+    """A file descriptor to which nothing can be written."""
+    if reader == "full":
+        return os.open("/dev/full", os.O_WRONLY)
+    read, out = os.pipe()
+    os.close(read)
+    return out
+
+
+def started(*arguments, stdout, stderr=subprocess.PIPE, **environment):
     return subprocess.run(
         ["bptt", *map(str, arguments)],
         stdout=stdout,
-        stderr=subprocess.PIPE,
+        stderr=stderr,
         text=True,
         check=False,
         env={**os.environ, **environment},
@@ -222,13 +234,48 @@ def test_what_the_terminal_cannot_show_is_a_question_mark():
     assert "?" in ended.stdout
 
 
+def test_what_the_user_wants_of_such_letters_is_done():
+    ended = started(
+        *("gradients", "--steps", 5),
+        stdout=subprocess.PIPE,
+        PYTHONIOENCODING="ascii:backslashreplace",
+    )
+    assert "\\u03b4_t" in ended.stdout
+
+
+@linux
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["gradients", "--steps", 5], 74),
+        (["--help"], 74),
+        (["verify", "nosuch"], 2),
+        (["verify", "--nonsense"], 2),
+    ],
+)
+@pytest.mark.parametrize("reader", ["gone", "full"])
+def test_with_nobody_to_read_errors_either_the_exit_code_says_all(arguments, code, reader):
+    out = nobody(reader)
+    ended = started(*arguments, stdout=out, stderr=out)
+    os.close(out)
+    assert ended.returncode == code
+
+
+def test_what_cannot_be_written_does_not_take_the_report_along(bptt, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("bptt_verify.cli.console.json.dumps", full)
+    code, out, err = bptt("verify", "update", "--cases", 2, "--json", "report.json")
+    assert code == 2
+    assert "PASS" in out
+    assert "cannot write report.json: No space left" in err
+
+
+@linux
 @pytest.mark.parametrize("reader", ["gone", "full"])
 def test_nobody_to_print_to_is_no_verdict_but_files_are_written(tmp_path, reader):
-    if reader == "full":
-        out = os.open("/dev/full", os.O_WRONLY)
-    else:
-        read, out = os.pipe()
-        os.close(read)
+    out = nobody(reader)
     ended = started(
         *("verify", f"{USERS}:wrong", "--cases", 5, "--json", tmp_path / "report.json"),
         *("--regression", tmp_path),
@@ -241,11 +288,18 @@ def test_nobody_to_print_to_is_no_verdict_but_files_are_written(tmp_path, reader
     assert list(tmp_path.glob("test_*.py"))
 
 
-def test_the_name_of_a_pair_is_no_markup(bptt, tmp_path):
+def test_the_name_of_a_pair_is_no_markup(tmp_path):
     (tmp_path / "named.py").write_text(
         "from bptt_verify import Pair\n"
-        "pair = Pair(name='[red]t[/red] [x]', inputs={'x': 'D'}, outputs={'y': 'D'},\n"
-        "            forward=lambda i: ({'y': i['x']}, None), twin=lambda i: {'y': i['x']})\n"
+        "pair = Pair(name='t[/x]', inputs={'x': 'D'}, outputs={'y': 'D'}, options={'[/o]': [1]},\n"
+        "            forward=lambda i, **_: ({'y': i['x']}, i['x']),\n"
+        "            backward=lambda x, d: {'x': x},\n"
+        "            twin=lambda i, **_: {'y': i['x']})\n"
     )
-    _, out, _ = bptt("verify", "named.py", "--cases", 2)
-    assert "[red]t[/red] [x]" in out
+    target = tmp_path / "named.py"
+    ended = started(  # as on a terminal, where there is a bar too
+        "verify", target, "--cases", 2, stdout=subprocess.PIPE, FORCE_COLOR="1", NO_COLOR="1"
+    )
+    assert ended.returncode == 1, ended.stderr
+    assert "t[/x]" in ended.stdout
+    assert "[/o]=1" in ended.stdout

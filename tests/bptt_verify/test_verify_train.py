@@ -134,10 +134,9 @@ def test_ctrl_c_saves_and_the_run_goes_on(river, tmp_path):
     assert "to learn from" in running.stdout.readline()
     time.sleep(1)
     running.send_signal(signal.SIGINT)
-    out, err = running.communicate(timeout=60)
+    _, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
     assert "go on with --resume bptt-train.npz" in err
-    assert "checkpoint: bptt-train.npz" in out
     _, state = charlm.load(tmp_path / "bptt-train.npz", text.split(RIVER))
     assert state.step > 0
     again = ["train", river, "--resume", "bptt-train.npz", "--steps", state.step + 3]
@@ -246,3 +245,19 @@ def test_the_sample_is_drawn_from_the_model():
         c=np.where(np.arange(size) == 3, 100, 0).astype(np.float32),
     )
     assert charlm.sample(sure, 0, 5, "tanh", np.random.default_rng(0)) == [3] * 5
+
+
+def test_a_reader_that_leaves_early_takes_no_file_along(river, tmp_path):
+    files = ["--checkpoint", "c.npz", "--json", "j.json"]
+    running = subprocess.Popen(
+        [*BPTT, "train", river, *map(str, SMALL), "--steps", "20", *files],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    running.stdout.readline()
+    running.stdout.close()
+    assert running.wait(timeout=60) == 74, running.stderr.read()
+    running.stderr.close()
+    assert {p.name for p in tmp_path.iterdir()} >= {"c.npz", "j.json"}

@@ -11,6 +11,7 @@ from typing import NoReturn
 from cyclopts import App, CycloptsError
 
 from bptt_verify.cli.console import OutputError, UsageError, errors, speak_plainly
+from bptt_verify.cli.console import console as output
 
 DEFECT = 70
 UNHEARD = 74
@@ -20,6 +21,8 @@ USAGE = 2
 app = App(
     name="bptt",
     help="Backpropagation through time by hand, held against autodiff that knows no formula.",
+    console=output,
+    error_console=errors,
     suppress_keyboard_interrupt=False,  # it is told below
 )
 app.command("bptt_verify.cli.verify:verify", name="verify")

@@ -6,8 +6,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,28 +38,43 @@ class _Console(Console):
     """One that says so when its reader has gone away."""
 
     def print(self, *objects: Any, **options: Any) -> None:
-        try:
+        with self._heard():
             super().print(*objects, **options)
+
+    def write(self, text: str) -> None:
+        """Print the text as it is, with all its control characters."""
+        with self._heard():
+            self.file.write(f"{text}\n")
+            self.file.flush()
+
+    def on_broken_pipe(self) -> None:
+        raise  # what rich does here is to exit with 1, which would be a verdict
+
+    @contextmanager
+    def _heard(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             self.quiet = True
             # what is left in the stream's own buffer would fail once more at the end
             with suppress(OSError, ValueError):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
-            raise OutputError(f"cannot print: {error.strerror}") from error
-
-    def on_broken_pipe(self) -> None:
-        raise  # what rich does here is to exit with 1, which would be a verdict
+            if self is not errors:
+                raise OutputError(f"cannot print: {error.strerror}") from error
 
 
 console = _Console()
-errors = Console(stderr=True)
+errors = _Console(stderr=True)
+"""Who does not hear the errors is told by the exit code."""
 
 
 def speak_plainly() -> None:
-    """Letters that the terminal cannot show, δ in ASCII, come out as question marks."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+    """Letters that the terminal cannot show, δ in ASCII, come out as question marks.
+
+    Unless the user has said what is to be done with them.
+    """
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _whole(_: Any, tokens: Sequence[Token]) -> int:
@@ -77,7 +92,7 @@ Whole = Annotated[int, Parameter(converter=_whole)]
 def progress(*columns: ProgressColumn) -> Progress:
     """A bar with rate columns of the command's own; quiet when not on a terminal."""
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         *columns,

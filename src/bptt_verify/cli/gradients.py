@@ -64,19 +64,21 @@ def gradients(
     except ValueError as error:
         raise UsageError(f"--{error}") from error
     title = f"‖δ_t‖ for t = 1 … {steps}, H = {hidden}, spectral radius of W = {scale:g}"
-    if json_file is not None:
-        plain = {
-            name: [v if math.isfinite(v) else str(v) for v in values.tolist()]
-            for name, values in norms.items()
-        }
-        write_json(json_file, plain)
-    if plot is not None:
-        _draw(plot, title, norms)
-    console.print(Text(title, style="bold"))
-    console.print(_chart(norms, steps))
-    for name, values in norms.items():
-        line = f"{MARKS[name]} {name:8} ‖δ_1‖ = {values[0]:.2e}, ‖δ_T‖ = {values[-1]:.2e}"
-        console.print(Text(line, style=COLOURS[name]))
+    try:
+        if json_file is not None:
+            plain = {
+                name: [v if math.isfinite(v) else str(v) for v in values.tolist()]
+                for name, values in norms.items()
+            }
+            write_json(json_file, plain)
+        if plot is not None:
+            _draw(plot, title, norms)
+    finally:
+        console.print(Text(title, style="bold"))
+        console.print(_chart(norms, steps))
+        for name, values in norms.items():
+            line = f"{MARKS[name]} {name:8} ‖δ_1‖ = {values[0]:.2e}, ‖δ_T‖ = {values[-1]:.2e}"
+            console.print(Text(line, style=COLOURS[name]))
     if plot is not None:
         console.print(f"drawn to {plot}", highlight=False)
     return 0

@@ -68,12 +68,14 @@ def mutants(
             bar.advance(task)
     survivors = [line.mutant for line in found if line.kill is None]
     complete = not survivors and all(s.alarm is None for s in starts.values())
-    if json_file is not None:
-        write_json(json_file, _plain(complete, seed, list(starts.values()), found))
-    console.print(_table(list(starts.values()), found))
-    console.print(_legend(), soft_wrap=True)
-    console.print(_summary(survivors, found))
-    console.print(versions_line())
+    try:
+        if json_file is not None:
+            write_json(json_file, _plain(complete, seed, list(starts.values()), found))
+    finally:
+        console.print(_table(list(starts.values()), found))
+        console.print(_legend(), soft_wrap=True)
+        console.print(_summary(survivors, found))
+        console.print(versions_line())
     return 0 if complete else 1
 
 

@@ -122,14 +122,17 @@ def train(
     if run.interrupted or checkpoint is not None:
         path = checkpoint or _free_name(Path("bptt-train.npz"))
         _save(path, split, settings, run.state)
-        console.print(f"checkpoint: {path}", highlight=False)
     if run.interrupted:
         errors.print(f"bptt: stopped at step {run.state.step}; go on with --resume {path}")
         return INTERRUPTED
     figures = _figures(split, settings, run, seconds)
-    if json_file is not None:
-        write_json(json_file, figures)
-    _show(split, settings, run.state, figures, sample)
+    try:
+        if json_file is not None:
+            write_json(json_file, figures)
+    finally:
+        if checkpoint is not None:
+            console.print(f"checkpoint: {checkpoint}", highlight=False)
+        _show(split, settings, run.state, figures, sample)
     return 0
 
 
@@ -279,8 +282,7 @@ def _show(
         first = int(split.held_out[0])
         drawn = charlm.sample(state.params, first, length, settings.activation, rng)
         console.print("\nsample:", style="dim")
-        text = "".join(split.characters[i] for i in drawn)
-        console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
+        console.write("".join(split.characters[i] for i in drawn))
 
 
 def _save(path: Path, split: Split, settings: Settings, state: State) -> None:

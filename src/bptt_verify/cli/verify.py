@@ -102,19 +102,20 @@ def verify(
             for kind in dtypes:
                 reports.append(_run(bar, pair, cases, seed, kind, case, limit, isolate, workers))
     verdict = overall(report.verdict for report in reports)
-    # files first: whatever becomes of what is printed, they are there
-    if json_file is not None:
-        data = {
-            "verdict": verdict,
-            "versions": versions(),
-            "reports": [jsonable(report) for report in reports],
-        }
-        write_json(json_file, data)
     written: list[Path] = []
-    if regression is not None:
-        tested = [pair for pair in pairs for _ in dtypes]
-        written = _write_regressions(regression, zip(reports, tested, strict=True))
-    show(reports, console)
+    try:  # files first, and neither they nor what is printed are lost with the other
+        if json_file is not None:
+            data = {
+                "verdict": verdict,
+                "versions": versions(),
+                "reports": [jsonable(report) for report in reports],
+            }
+            write_json(json_file, data)
+        if regression is not None:
+            tested = [pair for pair in pairs for _ in dtypes]
+            written = _write_regressions(regression, zip(reports, tested, strict=True))
+    finally:
+        show(reports, console)
     for path in written:
         console.print(f"regression test: {path}", soft_wrap=True, markup=False, highlight=False)
     return EXIT[verdict]
