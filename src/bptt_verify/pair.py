@@ -185,13 +185,18 @@ class Pair:
     def _check_shapes(self, error: Callable[[str], ValueError]) -> None:
         """Raise where a shape is none, before anything reads it."""
         without_gradient = (Index, Mask, Probability)
-        for what in ("inputs", "outputs", "taps", "probes"):
+        for what in ("inputs", "outputs", "taps", "probes", "options", "states", "equations"):
             given = getattr(self, what)
             if not isinstance(given, Mapping):
-                raise error(
-                    f"{what}: expected a dict of names and shapes, got {type(given).__name__}"
-                )
-            for name, spec in given.items():
+                raise error(f"{what}: expected a dict, got {type(given).__name__}")
+        for option, values in self.options.items():
+            if not isinstance(values, Sequence) or isinstance(values, str):
+                raise error(f"options[{option!r}]: expected a list of values, got {values!r}")
+        for name, spec in self.inputs.items():
+            if isinstance(spec, Index) and not isinstance(spec.below, str):
+                raise error(f"inputs[{name!r}]: below: expected a letter, got {spec.below!r}")
+        for what in ("inputs", "outputs", "taps", "probes"):
+            for name, spec in getattr(self, what).items():
                 bare = spec.shape if isinstance(spec, without_gradient) else spec
                 if not isinstance(bare, str) or (bare is not spec and what != "inputs"):
                     wanted = "a shape in letters such as 'T B H'"

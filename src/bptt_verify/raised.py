@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import site
 import sysconfig
 import traceback
 from pathlib import Path
@@ -10,7 +11,10 @@ SHOWN = 300
 """Characters of a message that are shown."""
 
 _OURS = Path(__file__).parent
-_LIBRARIES = [Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")]
+_LIBRARIES = {
+    *(Path(sysconfig.get_path(name)) for name in ("stdlib", "purelib", "platlib")),
+    *map(Path, (*site.getsitepackages(), site.getusersitepackages())),
+}
 
 
 def in_words(error: BaseException) -> str:
@@ -19,8 +23,9 @@ def in_words(error: BaseException) -> str:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
     except BaseException as raised:
         text = f"(its text cannot be had: {type(raised).__name__})"
-    text = "".join(c if c.isprintable() else " " for c in text[:SHOWN])
-    return f"{type(error).__name__}: {text}{_place(error)}"
+    shown = "".join(c if c.isprintable() else " " for c in text[:SHOWN])
+    shown += "…" if len(text) > SHOWN else ""
+    return f"{type(error).__name__}{': ' if shown else ''}{shown}{_place(error)}"
 
 
 def _place(error: BaseException) -> str:
@@ -30,8 +35,9 @@ def _place(error: BaseException) -> str:
         for frame in traceback.extract_tb(error.__traceback__)
         if not frame.filename.startswith("<")
     ]
-    theirs = [(path, line) for path, line in frames if path.parent != _OURS]
+    theirs = [(path, line) for path, line in frames if not path.is_relative_to(_OURS)]
     own = [(p, n) for p, n in theirs if not any(p.is_relative_to(lib) for lib in _LIBRARIES)]
-    for path, line in reversed(own or theirs[-1:]):
-        return f" ({path.name}:{line})"
-    return ""
+    if not theirs:
+        return ""
+    path, line = (own or theirs)[-1]
+    return f" ({path.name}:{line})"

@@ -141,8 +141,12 @@ def test_a_shape_that_cannot_be_read_is_named(text):
         ("inputs", {"x": Index(("T",), below="C")}, r"inputs\['x'\]: expected a shape"),
         ("outputs", {"y": None}, r"outputs\['y'\]: expected a shape .* got None"),
         ("outputs", {"y": Mask("D")}, r"outputs\['y'\]: expected a shape"),
-        ("taps", "delta", "taps: expected a dict of names and shapes, got str"),
+        ("taps", "delta", "taps: expected a dict, got str"),
         ("probes", {"a": 3}, r"probes\['a'\]: expected a shape"),
+        ("inputs", {"x": Index("T", below=5)}, r"inputs\['x'\]: below: expected a letter, got 5"),
+        ("options", {"r": True}, r"options\['r'\]: expected a list of values, got True"),
+        ("options", {"r": "no"}, r"options\['r'\]: expected a list of values, got 'no'"),
+        ("states", "s", "states: expected a dict, got str"),
     ],
 )
 def test_what_is_no_shape_is_named(field, given, message):
