@@ -205,6 +205,13 @@ PLANTED = [
     ),
     (
         "absent cotangent",
+        "one counts only beside the other",
+        with_cotangents(
+            lambda d: {**d, "s": None if d["last"] is None else d["s"]},
+        ),
+    ),
+    (
+        "absent cotangent",
         "the last state's taken for all",
         layer(
             "np.zeros_like(states) if dstates is None",

@@ -106,23 +106,27 @@ def _stays(t: Trial) -> Found:
 
 
 def _absent(t: Trial) -> Found:
-    rng, names = t.rng(), sorted(t.pair.optional)
-    left_out = set(rng.choice(names, rng.integers(1, len(names) + 1), replace=False))
+    names = frozenset(t.pair.optional)
     inputs, cotangents = t.base_point
-    zeros = {n: np.zeros_like(d) if n in left_out else d for n, d in cotangents.items()}
-    wanted = t.run(inputs, zeros)
-
     backward: Any = t.pair.backward
-    leaving_out = replace(
-        t.pair,
-        backward=lambda cache, d: backward(cache, {**d, **dict.fromkeys(left_out)}),
-    )
-    got = replace(t, pair=leaving_out).attempt(inputs, zeros)
-    if isinstance(got, str):
-        yield f"without {', '.join(sorted(left_out))}", Comparison(np.inf, got)
-        return
-    for name in t.gradients:
-        yield name, agree(exact(got[name]), exact(wanted[name]))
+    alone = [frozenset({n}) for n in sorted(names)]
+    # each by itself, each as the only one that is there, and all of them
+    for left_out in dict.fromkeys([*alone, *(names - n for n in alone if names - n), names]):
+        zeros = {n: np.zeros_like(d) if n in left_out else d for n, d in cotangents.items()}
+        wanted = t.run(inputs, zeros)
+        leaving_out = replace(
+            t.pair,
+            backward=lambda cache, d, absent=left_out: backward(
+                cache, {**d, **dict.fromkeys(absent)}
+            ),
+        )
+        got = replace(t, pair=leaving_out).attempt(inputs, zeros)
+        without = f"without {', '.join(sorted(left_out))}"
+        if isinstance(got, str):
+            yield without, Comparison(np.inf, got)
+            return
+        for name in t.gradients:
+            yield f"{name} {without}", agree(exact(got[name]), exact(wanted[name]))
 
 
 PROPERTIES = (
