@@ -2,6 +2,7 @@
 
 import json
 import re
+import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -121,3 +122,10 @@ def test_an_unknown_name_is_one_line_and_exit_2(bptt):
     code, _, err = bptt("--only", "ds0-slots")
     assert code == 2
     assert "--only: expected a mutant such as ds0-slot" in err
+
+
+def test_what_a_mutant_raises_inside_another_checker_is_not_shown():
+    ended = subprocess.run(
+        ["bptt", "mutants", "--only", "dlast-in-place"], capture_output=True, text=True, check=False
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -56,6 +57,8 @@ def mutants(
     chosen = _chosen(only)
     pairs = {m.reference().name: m.reference() for m in chosen}
     found: list[Line] = []
+    # what a wrong backward raises inside check_grads is an answer, and no news
+    logging.getLogger("jax._src.callback").setLevel(logging.CRITICAL)
     with progress() as bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # wrong code may overflow
         task = bar.add_task("mutants", total=len(pairs) + len(chosen))
