@@ -170,11 +170,12 @@ def read(arguments: argparse.Namespace) -> None:
         found = sum(len(p["alarms"]) for p in of)
         high = sorted((x for p in of for x in p["highest"]), reverse=True)
         histogram = np.sum([p["histogram"] for p in of], axis=0)
-        needed.append(extrapolated(high, cases, 1e-6))
+        estimate, error = extrapolated(high, cases, 1e-6)
+        needed.append(estimate + error)
         print(
             f"| {pair} | {dtype} | {cases} | {quantile(histogram, 0.5):.2f} "
             f"| {quantile(histogram, 0.999):.2f} | {high[0]:.2f} "
-            f"| {needed[-1]:.1f} | {found} |"
+            f"| {estimate:.1f} ± {error:.1f} | {found} |"
         )
         total, alarms = total + cases, alarms + found
     print(f"\n{total} cases, {alarms} false alarms, {sum(p['given_up'] for p in parts)} given up")
@@ -196,13 +197,18 @@ def quantile(histogram: np.ndarray[Any, Any], q: float) -> float:
     return float(10 ** (LOWEST + BIN * (at + 1)))
 
 
-def extrapolated(high: list[float], cases: int, probability: float) -> float:
-    """Where the tail, a power law fitted to the highest (Hill's estimator), has the probability."""
+def extrapolated(high: list[float], cases: int, probability: float) -> tuple[float, float]:
+    """Where the tail, a power law fitted to the highest, has the probability; its standard error.
+
+    The fit is Hill's estimator on the k highest, whose exponent is off by one part in √k.
+    """
     k = min(len(high) - 1, max(20, cases // 2000))
     if high[k] == 0:
-        return 0.0
+        return 0.0, 0.0
     index = float(np.mean(np.log(np.array(high[:k]) / high[k])))
-    return high[k] * (k / cases / probability) ** index
+    steps = math.log(k / cases / probability)
+    found = high[k] * math.exp(index * steps)
+    return found, found * math.expm1(index * steps / math.sqrt(k))
 
 
 # --- the recurrent layer by hand in PyTorch, which has the 16-bit dtypes

@@ -2,7 +2,8 @@
 
 σ is derived (`bptt_verify.rounding`). The multiplier is measured: the smallest whole number that
 the largest |error|/σ of a correct case exceeds less than once in a million cases, for every pair
-and dtype. The distributions are in docs/tolerance.md, made by benchmarks/calibration.py.
+and dtype, a standard error of that estimate included. The distributions are in docs/tolerance.md,
+made by benchmarks/calibration.py.
 """
 
 from __future__ import annotations
