@@ -208,7 +208,10 @@ class Judge:
         lacking = _wrong(properties.check(trial, names)) if names else set()
         return {
             name: Comparison(
-                0.0, "", doubt=f"the twin is not so either: if it need not be, without={{{name!r}}}"
+                0.0,
+                "",
+                doubt="the twin is not so either: if it need not be, "
+                f"Pair(..., without={{{name!r}}})",
             )
             for name in lacking
         }
@@ -273,7 +276,9 @@ def _wrong(found: Rows) -> set[str]:
 
 
 def _calls(ran: Ran) -> Rows:
-    """What calling the subject shows where there is no problem."""
+    """What calling the subject shows where there is no problem; nothing if it did not return."""
+    if set(ran.problems) & {"forward", "backward", subject.TIME, subject.ALIVE}:
+        return {}
     return {subject.UNCHANGED: FINE} | ({subject.AGAIN: FINE} if ran.again else {})
 
 

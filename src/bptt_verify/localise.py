@@ -22,10 +22,16 @@ from bptt_verify.draw import Case, Drawn
 from bptt_verify.judge import Failed, Judge
 from bptt_verify.oracle import Answer, Expected, Oracle
 from bptt_verify.shapes import Shape
-from bptt_verify.suspects import distinct, suspects
+from bptt_verify.suspects import distinct, in_longer_windows, suspects
+from bptt_verify.suspects.ends import factors_of
 
 PATIENCE = 60.0
 """Seconds after which no further suspect is tried."""
+
+ALONE = " alone)"
+"""How a likely term ends that does not explain everything."""
+
+TAP = "all gradients are right: the twin may add the tap in another place, or not just once"
 
 NAMED = 3
 """As many likely terms are named, if so many explain the residual equally."""
@@ -58,9 +64,13 @@ class Diagnosis:
 
 
 def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
-    """Look at a case like the failing one, or at itself if the same row does not fail there."""
+    """Look at a case like the failing one, or at itself if the same row does not fail there.
+
+    Sizes are all different, and a window is long: more can be told there than in the smallest case.
+    """
     oracle, dtype = judge.oracle, judge.dtype
-    for case in (distinct(oracle, failed.case), failed.case):
+    like_it = distinct(oracle, failed.case)
+    for case in (*in_longer_windows(oracle, like_it), like_it, failed.case):
         drawn = judge.drawn(case)
         answer = oracle.answer(case, drawn, dtype)
         if answer.out_of_range or answer.undecided:
@@ -75,7 +85,10 @@ def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
             for name in wrong
         )
         likely, tried = _likely(oracle, case, drawn, ran.arrays, faults, dtype)
-        likely = likely or _patterns(faults, ran.arrays, answer, dtype)
+        if not likely or likely[0].endswith(ALONE):  # nothing explains everything
+            likely = _patterns(oracle, case, faults, ran.arrays, answer, dtype) or likely
+        if {fault.name for fault in faults} <= set(oracle.pair.taps):
+            likely = (*likely, TAP)
         return Diagnosis(str(case), faults, likely, tried)
     return None
 
@@ -196,17 +209,23 @@ def _likely(
         if all(compare(arrays[k], found[k], dtype).ok for k in backward):
             all_of_it.append(suspect.text)
         elif len(first_only) < NAMED:
-            first_only.append(f"{suspect.text} (explains {first} alone)")
+            first_only.append(f"{suspect.text} (explains {first}{ALONE}")
     return tuple(dict.fromkeys(all_of_it or first_only)), tried
 
 
 def _patterns(
-    faults: tuple[Fault, ...], arrays: Mapping[str, Any], answer: Answer, dtype: np.dtype[Any]
+    oracle: Oracle,
+    case: Case,
+    faults: tuple[Fault, ...],
+    arrays: Mapping[str, Any],
+    answer: Answer,
+    dtype: np.dtype[Any],
 ) -> tuple[str, ...]:
     """What the wrong arrays have in common with the right ones, where no misreading explains them.
 
     A factor, that of a mean over some of the entries or of a clipped norm; or clipped entries.
     """
+    pair = oracle.pair
     factors: dict[str, float] = {}
     found = []
     for name in (fault.name for fault in faults if fault.by_itself is not False):
@@ -218,7 +237,7 @@ def _patterns(
             continue
         factor = float((got * value).sum() / (value * value).sum())
         scaled = Expected(factor * value, abs(factor) * sigma)
-        if factor and compare(arrays[name], scaled, dtype).ok:
+        if factor and f"{factor:.4g}" != "1" and compare(arrays[name], scaled, dtype).ok:
             factors[name] = factor
             continue
         bound = np.abs(got).max()
@@ -227,8 +246,10 @@ def _patterns(
         some = at_it.sum() > 1 and got[~at_it].any()  # if all were, it would be a sign
         if some and compare(arrays[name], clipped, dtype).ok:
             found.append(f"{name} is clipped at ±{bound:.6g}")
+    known = {f"{value:.4g}": words for words, value in factors_of(case, pair.time, pair.batch)}
     for text in dict.fromkeys(f"{factor:.4g}" for factor in factors.values()):
         alike = [name for name, factor in factors.items() if f"{factor:.4g}" == text]
-        is_are = "is" if len(alike) == 1 else "are"
-        found.append(f"{', '.join(alike)} {is_are} {text} times what it should be")
+        is_are, it = ("is", "it") if len(alike) == 1 else ("are", "they")
+        words = known.get(text, f"{text} times")
+        found.append(f"{', '.join(alike)} {is_are} {words} what {it} should be")
     return tuple(found[:NAMED])

@@ -245,7 +245,8 @@ class Oracle:
             return ValueError(f"pair {self.pair.name!r}: twin: {message} (case {case})")
 
         try:
-            returned = self.pair.twin(inputs, **case.options)
+            arrays = {name: jnp.asarray(value) for name, value in inputs.items()}
+            returned = self.pair.twin(arrays, **case.options)
         except (Exception, SystemExit) as problem:
             raise error(f"raised {raised.in_words(problem)}") from problem
         shapes = {**self.pair.outputs, **self.pair.probes}

@@ -179,7 +179,11 @@ def _number(line: _Line) -> int:
     return equation.number if equation else 0
 
 
+def _short(error: float) -> str:
+    return f"{error:.3f}" if error < 1e4 or error == float("inf") else f"{error:.1e}"
+
+
 def _cells(line: _Line, dtypes: Sequence[str]) -> list[str | Text]:
-    errors = [f"{line.worst[d]:.3f}" if d in line.worst else "" for d in dtypes]
+    errors = [_short(line.worst[d]) if d in line.worst else "" for d in dtypes]
     style = COLOUR[line.verdict]
     return [*errors, str(line.cases), Text(line.verdict, style=style)]

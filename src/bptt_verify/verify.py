@@ -102,7 +102,7 @@ def verify(
         if failed is not None and shrinkable and failed.row not in (subject.TIME, STEPS, XLA):
             failed = _shrink(judge, failed)
         around = None if isolate else guard.alone
-        failure = _failure(judge, failed, around, explain) if failed else None
+        failure = _failure(judge, failed, around, explain, limit) if failed else None
     rows = tally.rows(judge.oracle.unread_taps)
     return Report(
         pair=pair.name,
@@ -171,15 +171,17 @@ def _shrink(judge: Judge, failed: Failed) -> Failed:
     return failed
 
 
-def _failure(judge: Judge, failed: Failed, around: Around | None, explain: bool) -> Failure:
+def _failure(
+    judge: Judge, failed: Failed, around: Around | None, explain: bool, limit: float
+) -> Failure:
     """What can be said of the case: where it goes wrong, and who is wrong."""
     isolate = around is None
     pair, dtype, case = judge.pair, judge.dtype, str(failed.case)
     if pair.origin:
         again = f"bptt verify {quote(pair.origin)} --dtype {dtype} --case {quote(case)}"
-        again += " --isolate" * isolate
+        again += " --isolate" * isolate + f" --limit {limit:g}" * (limit != LIMIT)
     else:
-        alone = ", isolate=True" * isolate
+        alone = ", isolate=True" * isolate + f", limit={limit:g}" * (limit != LIMIT)
         again = f"verify(pair, dtype={str(dtype)!r}, case={case!r}{alone})"
     diagnosis, alone, votes = None, "", ""
     if explain and failed.row in pair.quantities():

@@ -813,3 +813,12 @@ def test_what_an_isolated_subject_sets_up_on_its_first_call_silences_nothing():
     report = verify(changed(forward=sets_up), cases=30, isolate=True)
     assert report.verdict == "pass"
     assert report.silent == ("results stay",)
+
+
+def test_a_call_that_never_ended_says_nothing_else_and_its_limit_is_in_the_command(tmp_path):
+    report = verify(first(lambda: time.sleep(60)), cases=4, limit=0.05)
+    said = {row.name: row.verdict for row in report.rows}
+    assert said[TIME] == "fail"
+    assert UNCHANGED not in said
+    assert AGAIN not in said
+    assert "limit=0.05" in report.first_failure.reproduce

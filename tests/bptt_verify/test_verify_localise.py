@@ -77,7 +77,7 @@ def judge_of(right, wrong, dtype=np.float64):
     return Judge(rnn_pair(planted(rnn, right, wrong)), np.dtype(dtype))
 
 
-def diagnosis(judge, case="T=4 B=2 D=3 H=5 seed=1"):
+def diagnosis(judge, case="T=4 B=3 D=2 H=5 seed=1"):
     chosen = draw.parse(judge.pair, case)
     return diagnose(judge, first_failed(chosen, judge.one(chosen)))
 
@@ -221,7 +221,7 @@ def test_nan_has_its_steps_too_but_no_likely_term():
         )
     )
     delta = next(fault for fault in found.faults if fault.name == "delta")
-    assert (delta.steps, delta.block) == ("from t=3 back (T=4)", "sequence 0 of 2")
+    assert (delta.steps, delta.block) == ("from t=3 back (T=4)", "sequence 0 of 3")
     assert (found.likely, found.tried) == ((), 0)
 
 

@@ -1,10 +1,14 @@
 """Mistakes that people make in an LSTM, and what the report says is likely."""
 
+from dataclasses import replace
+
+import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 import lstm_layer
-from bptt_verify import draw, verify
+from bptt_verify import Mask, Pair, draw, verify
 from bptt_verify.judge import Judge, first_failed
 from bptt_verify.localise import diagnose
 from bptt_verify.pairs import rnn_pair
@@ -56,7 +60,12 @@ MISTAKES = {
     "norm": (
         RETURN,
         f"dU, dW, db = (a * np.asarray(0.3, a.dtype) for a in (dU, dW, db))\n    {RETURN}",
-        "dU, dW, db are 0.3 times what it should be",
+        "dU, dW, db are 0.3 times what they should be",
+    ),
+    "mean": (
+        RETURN,
+        f"dU, dW, db = dU / x.shape[1], dW / x.shape[1], db / x.shape[1]\n    {RETURN}",
+        "dU, dW, db are 1/B (a mean for a sum) of what they should be",
     ),
     "=": ("dW += da.T", "dW = da.T", "only the first step counts for W"),
 }
@@ -105,3 +114,101 @@ def test_a_window_is_named():
     judge = Judge(pair, np.dtype(np.float64))
     found = of(judge)
     assert any("carried back over 2 steps only (a window)" in text for text in found), found
+
+
+def masked(forgets):
+    """A layer whose state stays where the mask says so."""
+
+    def forward(i):
+        h, states = i["h0"], []
+        for x_t, m_t in zip(i["x"], i["m"], strict=True):
+            h = np.where(m_t[:, None], np.tanh(x_t @ i["U"].T + h @ i["W"].T), h)
+            states.append(h)
+        return {"h": np.stack(states)}, (i, np.stack(states))
+
+    def backward(kept, d):
+        i, states = kept
+        before = np.concatenate([i["h0"][None], states[:-1]])
+        delta, carried = np.zeros_like(states), np.zeros_like(i["h0"])
+        for t in reversed(range(len(states))):
+            m = i["m"][t][:, None]
+            dh = d["h"][t] + carried
+            delta[t] = dh * m * (1 - states[t] ** 2)
+            carried = delta[t] @ i["W"] + (0 if forgets else dh * ~m)
+        return {
+            "x": delta @ i["U"],
+            "h0": carried,
+            "U": np.einsum("tbh,tbd->hd", delta, i["x"]),
+            "W": np.einsum("tbh,tbk->hk", delta, before),
+        }
+
+    def twin(i):
+        def step(h, now):
+            x_t, m_t = now
+            h = jnp.where(m_t[:, None], jnp.tanh(x_t @ i["U"].T + h @ i["W"].T), h)
+            return h, h
+
+        return {"h": lax.scan(step, i["h0"], (i["x"], i["m"]))[1]}
+
+    return Pair(
+        name="masked",
+        inputs={"x": "T B D", "m": Mask("T B"), "h0": "B H", "U": "H D", "W": "H H"},
+        outputs={"h": "T B H"},
+        forward=forward,
+        backward=backward,
+        twin=twin,
+    )
+
+
+def test_a_carry_that_is_dropped_where_the_state_stays_is_named():
+    judge = Judge(masked(forgets=True), np.dtype(np.float64))
+    assert "the path through h0 is missing where it was chosen" in of(judge)[0]
+    assert verify(masked(forgets=False), cases=30).ok
+
+
+def windowed(off):
+    """The last state alone, and the gradient of x over so many steps."""
+
+    def forward(i, k):
+        return {"last": i["x"].sum(0)}, (i["x"], k)
+
+    def backward(kept, d):
+        x, k = kept
+        counts = np.arange(len(x)) >= len(x) - (k + off)
+        return {"x": counts[:, None, None] * d["last"]}
+
+    def twin(i, k):
+        x = i["x"]
+        T = x.shape[0]
+        kept = jnp.concatenate([lax.stop_gradient(x[: max(T - k, 0)]), x[max(T - k, 0) :]])
+        return {"last": kept.sum(0)}
+
+    return Pair(
+        name="windowed",
+        inputs={"x": "T B H"},
+        outputs={"last": "B H"},
+        options={"k": (1, 3, 5)},
+        forward=forward,
+        backward=backward,
+        twin=twin,
+    )
+
+
+def test_a_window_that_is_one_step_short_is_named_by_a_long_one():
+    """In a window of one step it is the same as no gradient at all."""
+    judge = Judge(windowed(-1), np.dtype(np.float64))
+    case = draw.parse(judge.pair, "T=1 k=1")
+    found = diagnose(judge, first_failed(case, judge.one(case)))
+    assert "k=3" in found.case
+    assert found.likely[0] == "the gradients are those of k=2"
+
+
+@pytest.mark.parametrize("factor", [2, 0])
+def test_a_tap_that_the_twin_does_not_add_just_once_is_not_the_subject_s_fault(factor):
+    right = rnn_pair()
+
+    def twin(i, activation):
+        return right.twin({**i, "delta": factor * i["delta"]}, activation)
+
+    report = verify(replace(right, twin=twin), cases=5)
+    assert "the twin may add the tap" in report.first_failure.diagnosis.likely[-1]

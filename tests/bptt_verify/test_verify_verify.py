@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from bptt_verify import Index, Mask, Pair, primitives, properties, verify
 from bptt_verify.judge import XLA
@@ -564,3 +565,33 @@ def test_a_transposed_gradient_beside_another_mistake_is_reported():
     report = verify(changed(backward=wrong), case="B=1 D=1 H=1 seed=1")
     assert report.first_failure.row == "dw"
     assert {fault.name for fault in report.first_failure.diagnosis.faults} == {"dx", "dw"}
+
+
+def test_a_twin_may_look_up_rows_inside_a_scan():
+    """What it is given are arrays of JAX's, also where they are not traced."""
+
+    def twin(i):
+        def step(s, now):
+            token, tap = now
+            s = s + i["E"][token] + tap
+            return s, s
+
+        return {"s": lax.scan(step, jnp.zeros(i["E"].shape[1]), (i["tokens"], i["delta"]))[1]}
+
+    def backward(tokens, d):
+        delta = d["s"][::-1].cumsum(0)[::-1]
+        dE = np.zeros((tokens[1], delta.shape[1]), delta.dtype)
+        np.add.at(dE, tokens[0], delta)
+        return {"E": dE, "delta": delta}
+
+    pair = Pair(
+        name="embedding",
+        inputs={"tokens": Index("T", below="V"), "E": "V H"},
+        outputs={"s": "T H"},
+        taps={"delta": "T H"},
+        forward=lambda i: ({"s": i["E"][i["tokens"]].cumsum(0)}, (i["tokens"], len(i["E"]))),
+        backward=backward,
+        twin=twin,
+        batch=None,
+    )
+    assert verify(pair, cases=30).ok

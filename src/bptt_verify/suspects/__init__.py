@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from operator import ne
 from typing import Any
 
@@ -33,6 +34,7 @@ from bptt_verify.suspects.scans import carries, of_scan, on_operands
 from bptt_verify.suspects.suspect import Known, Suspect, at_line, name_of, source
 from bptt_verify.suspects.terms import (
     of_any,
+    of_choice,
     of_function,
     of_gates,
     of_product,
@@ -43,7 +45,7 @@ from bptt_verify.suspects.terms import (
 PARTING = {"split", "slice", "dynamic_slice", "gather"}
 """Primitives that take parts of their first operand."""
 
-__all__ = ["Suspect", "distinct", "suspects"]
+__all__ = ["Suspect", "distinct", "in_longer_windows", "suspects"]
 
 
 def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Iterator[Suspect]:
@@ -93,7 +95,15 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
     together = [([site for site, _ in group], group[0][1]) for group in groups]
     alone = [([site], eqn) for site, eqn in found]
     for kind, places in (("at every step", together), ("", alone)):
-        for misread in (of_function, of_product, of_scan, of_gates, of_sum, of_any):
+        for misread in (
+            of_function,
+            of_product,
+            of_scan,
+            of_choice,
+            of_gates,
+            of_sum,
+            of_any,
+        ):
             for at, eqn in places:
                 for text, apply, *besides in misread(eqn, known):
                     change = Change(at, apply, *besides)
@@ -162,6 +172,18 @@ def distinct(oracle: Oracle, case: Case) -> Case:
     letters = sorted(pair.letters(), key=lambda x: (x != pair.time, x != pair.batch))
     if pair.time not in letters:
         letters = ["", *letters]
-    sizes = dict(zip(letters, (4, 2, 3, 5, 6, 7, 8, *range(9, 99)), strict=False))
+    sizes = dict(zip(letters, (4, 3, 2, 5, 6, 7, 8, *range(9, 99)), strict=False))
     sizes = {letter: sizes[letter] for letter in pair.letters()}
     return replace(case, sizes=sizes, fills=dict.fromkeys(case.fills, "normal:0"))
+
+
+def in_longer_windows(oracle: Oracle, case: Case) -> Iterator[Case]:
+    """The case with options that are whole numbers, such as a window, at larger values first."""
+    whole = {
+        name: sorted(values, reverse=True)
+        for name, values in oracle.pair.options.items()
+        if all(type(value) is int for value in values)
+    }
+    for values in zip_longest(*whole.values()):
+        given = {k: v for k, v in zip(whole, values, strict=True) if v is not None}
+        yield replace(case, options={**case.options, **given})

@@ -96,7 +96,7 @@ def of_results(oracle: Oracle, case: Case, right: Answer) -> Iterator[Suspect]:
                         np.roll(value, shift, i),
                         np.roll(sigma, shift, i),
                     )
-        for text, factor in _factors(case, pair.time, pair.batch):
+        for text, factor in factors_of(case, pair.time, pair.batch):
             kinds[f"is {text} what it should be"] = factor * value, abs(factor) * sigma
         for text, (wrong, spread) in kinds.items():
             yield Suspect(f"{name} {text}", put({name: Expected(wrong, spread)}), "result")
@@ -229,7 +229,8 @@ def of_windows(
             )
 
 
-def _factors(case: Case, time: str | None, batch: str | None) -> Iterator[tuple[str, float]]:
+def factors_of(case: Case, time: str | None, batch: str | None) -> Iterator[tuple[str, float]]:
+    """Factors that gradients are off by, and what each is called."""
     n = {letter: case.sizes[letter] for letter in (time, batch) if letter and letter in case.sizes}
     if time in n and batch in n and n[str(time)] > 1 and n[str(batch)] > 1:
         both = n[str(time)] * n[str(batch)]

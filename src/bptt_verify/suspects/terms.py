@@ -130,6 +130,17 @@ def _by_block(axis: int, made: Sequence[Callable[[Any], Any]], a: Any) -> Any:
     return jnp.concatenate([make(part) for make, part in zip(made, parts, strict=True)], axis)
 
 
+def of_choice(eqn: Any, known: Known) -> Misread:
+    """Of a choice entry by entry, such as jnp.where: one side of it forgotten."""
+    if eqn.primitive.name != "select_n" or not is_float(eqn.outvars[0]):
+        return
+    words = {1: "second", 2: "first"}  # select_n has them the other way round
+    for i in range(1, len(eqn.invars)):
+        if not isinstance(eqn.invars[i], Literal):
+            side = name_of(known, eqn.invars[i], f"the {words.get(i, i)} choice")
+            yield f"the path through {side} is missing where it was chosen:", without_path(i)
+
+
 def of_gates(eqn: Any, known: Known) -> Misread:
     """Of a value that is split into gates: two of them in each other's place."""
     if len(eqn.outvars) != 1 or eqn.outvars[0] not in known.parted:
