@@ -22,7 +22,7 @@ from bptt_verify.draw import Case, Drawn
 from bptt_verify.judge import Failed, Judge
 from bptt_verify.oracle import Answer, Expected, Oracle
 from bptt_verify.shapes import Shape
-from bptt_verify.suspects import distinct, in_longer_windows, suspects
+from bptt_verify.suspects import distinct, suspects
 from bptt_verify.suspects.ends import factors_of
 
 PATIENCE = 60.0
@@ -66,11 +66,10 @@ class Diagnosis:
 def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
     """Look at a case like the failing one, or at itself if the same row does not fail there.
 
-    Sizes are all different, and a window is long: more can be told there than in the smallest case.
+    Sizes are all different, so more can be told there than in the smallest case.
     """
     oracle, dtype = judge.oracle, judge.dtype
-    like_it = distinct(oracle, failed.case)
-    for case in (*in_longer_windows(oracle, like_it), like_it, failed.case):
+    for case in (distinct(oracle, failed.case), failed.case):
         drawn = judge.drawn(case)
         answer = oracle.answer(case, drawn, dtype)
         if answer.out_of_range or answer.undecided:

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import zip_longest
 from operator import ne
 from typing import Any
 
@@ -45,14 +44,15 @@ from bptt_verify.suspects.terms import (
 PARTING = {"split", "slice", "dynamic_slice", "gather"}
 """Primitives that take parts of their first operand."""
 
-__all__ = ["Suspect", "distinct", "in_longer_windows", "suspects"]
+__all__ = ["Suspect", "distinct", "suspects"]
 
 
 def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Iterator[Suspect]:
     """All suspects for a case, the plain ones first."""
     right = oracle.answer(case, drawn, dtype)
-    yield from of_cotangents(oracle, case, drawn, dtype)
+    # an option first: the gradients of a window of no steps are also those of a cotangent dropped
     yield from of_options(oracle, case, drawn, dtype)
+    yield from of_cotangents(oracle, case, drawn, dtype)
     yield from of_results(oracle, case, right)
     yield from of_sequences(oracle, case, drawn, dtype, right)
     closed = oracle.forward_jaxpr(case, drawn)
@@ -175,15 +175,3 @@ def distinct(oracle: Oracle, case: Case) -> Case:
     sizes = dict(zip(letters, (4, 3, 2, 5, 6, 7, 8, *range(9, 99)), strict=False))
     sizes = {letter: sizes[letter] for letter in pair.letters()}
     return replace(case, sizes=sizes, fills=dict.fromkeys(case.fills, "normal:0"))
-
-
-def in_longer_windows(oracle: Oracle, case: Case) -> Iterator[Case]:
-    """The case with options that are whole numbers, such as a window, at larger values first."""
-    whole = {
-        name: sorted(values, reverse=True)
-        for name, values in oracle.pair.options.items()
-        if all(type(value) is int for value in values)
-    }
-    for values in zip_longest(*whole.values()):
-        given = {k: v for k, v in zip(whole, values, strict=True) if v is not None}
-        yield replace(case, options={**case.options, **given})
