@@ -1,7 +1,7 @@
 """The public doors: every argument is checked once, and a wrong one is named.
 
 Each check says which argument it was, what was expected and what came. Shapes are written as
-letters ("T B D"); a letter takes its size from the first argument that carries it, and every
+letters ("T B D", "4H"); a letter takes its size from the first argument that carries it, and every
 later argument has to agree.
 """
 
@@ -29,6 +29,10 @@ class Shapes:
         self.size: dict[str, int] = dict(sizes or {})
         self._seen_in: dict[str, str] = dict.fromkeys(self.size, "cache")
 
+    def equate(self, letter: str, known: str) -> None:
+        """Give a letter the size of another one."""
+        self.size[letter], self._seen_in[letter] = self.size[known], self._seen_in[known]
+
     def floats(
         self,
         name: str,
@@ -48,8 +52,21 @@ class Shapes:
             raise ValueError(f"{name}: expected finite values, got {_first_not_finite(array)}")
         return _plain(array)
 
+    def cotangents(self, name: str, value: object, letters: str, like: Array) -> Array:
+        """A float array as `floats`, of the dtype of the values it is about; None is zero."""
+        return (
+            np.zeros_like(like) if value is None else self.floats(name, value, letters, like.dtype)
+        )
+
     def integers(
-        self, name: str, value: object, letters: str, *, low: int = 0, below: int
+        self,
+        name: str,
+        value: object,
+        letters: str,
+        *,
+        low: int = 0,
+        below: int,
+        what: str = "class indices",
     ) -> Array:
         """An integer array of the shape with low <= entry < below."""
         array = ndarray(name, value)
@@ -60,7 +77,7 @@ class Shapes:
         if wrong.any():
             at = tuple(int(i) for i in np.argwhere(wrong)[0])
             raise ValueError(
-                f"{name}: expected class indices from {low} to {below - 1}, got {array[at]} at {at}"
+                f"{name}: expected {what} from {low} to {below - 1}, got {array[at]} at {at}"
             )
         return _plain(array.astype(np.intp, copy=False))
 
@@ -74,26 +91,34 @@ class Shapes:
 
     def _shape(self, name: str, array: Array, letters: str) -> None:
         wanted = letters.split()
+        axes = [_axis(text) for text in wanted]
         bound = dict(self.size)
         fits = array.ndim == len(wanted) and all(
-            bound.setdefault(letter, n) == n for letter, n in zip(wanted, array.shape, strict=True)
+            n % times == 0 and bound.setdefault(letter, n // times) == n // times
+            for (times, letter), n in zip(axes, array.shape, strict=True)
         )
         if not fits:
             raise ValueError(f"{name}: expected shape {self._spell(wanted)}, got {array.shape}")
         if array.size == 0:
             raise ValueError(f"{name}: expected no empty axis, got shape {array.shape}")
-        for letter, n in zip(wanted, array.shape, strict=True):
-            self.size.setdefault(letter, n)
+        for (times, letter), n in zip(axes, array.shape, strict=True):
+            self.size.setdefault(letter, n // times)
             self._seen_in.setdefault(letter, name)
 
     def _spell(self, letters: Sequence[str]) -> str:
         known = [
             f"{letter} = {self.size[letter]} from {self._seen_in[letter]}"
-            for letter in dict.fromkeys(letters)
+            for letter in dict.fromkeys(_axis(text)[1] for text in letters)
             if letter in self.size
         ]
         comma = "," if len(letters) == 1 else ""
         return f"({', '.join(letters)}{comma})" + (f" with {', '.join(known)}" if known else "")
+
+
+def _axis(text: str) -> tuple[int, str]:
+    """An axis "4H" is 4 times H long."""
+    letter = text.lstrip("0123456789")
+    return int(text.removesuffix(letter) or 1), letter
 
 
 def ndarray(name: str, value: object) -> Array:
