@@ -51,11 +51,14 @@ Input = str | Index | Mask | Probability
 
 @dataclass(frozen=True)
 class Equation:
-    """Where a quantity stands in the derivation: the article's number and step, and its formula."""
+    """Where a quantity stands in a derivation: its number, the article's step, and its formula."""
 
     number: int
     step: int
+    """0 in a derivation that has no such steps."""
     formula: str
+    of: str = ""
+    """Whose derivation it is: the name of a cell; empty for the article's."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,7 +66,7 @@ def table(reports: Sequence[Report]) -> RenderableType:
     for report in reports:
         together: dict[str, list[Row]] = {}
         for row in report.rows:
-            key = f"({row.equation.number})" if row.equation else row.name
+            key = f"{row.equation.of}({row.equation.number})" if row.equation else row.name
             together.setdefault(key, []).append(row)
         for key, rows in together.items():
             lines.setdefault(key, _Line()).add(report.dtype, rows)
@@ -84,15 +84,17 @@ def table(reports: Sequence[Report]) -> RenderableType:
     grid.add_column("cases", justify="right")
     grid.add_column("verdict")
 
-    numbered = sorted((line for line in lines.values() if line.rows[0].equation), key=_number)
-    step = 0
-    for line in numbered:
-        equation = line.rows[0].equation
-        assert equation is not None
-        if equation.step != step:
-            step = equation.step
+    numbered = sorted(
+        ((e, line) for line in lines.values() if (e := line.rows[0].equation)),
+        key=lambda found: (found[0].of, found[0].number),
+    )
+    section = ""
+    for equation, line in numbered:
+        title = equation.of or f"step {equation.step}: {STEPS[equation.step]}"
+        if title != section:
+            section = title
             grid.add_section()
-            grid.add_row("", Text(f"step {step}: {STEPS[step]}", style="dim"))
+            grid.add_row("", Text(title, style="dim"))
         grid.add_row(f"({equation.number})", escape(equation.formula), *_cells(line, dtypes))
     grid.add_section()
     for name, line in lines.items():
@@ -127,7 +129,10 @@ def in_words(report: Report) -> Text:
     assert first is not None
     failed = [row for row in report.rows if row.verdict == "fail"]
     equation = next((row.equation for row in failed if row.name == first.row), None)
-    where = f"  equation ({equation.number}): {equation.formula}" if equation else ""
+    where = ""
+    if equation:
+        of = f" of {equation.of}" if equation.of else ""
+        where = f"  equation ({equation.number}){of}: {equation.formula}"
     text = Text.assemble(
         (f"\n{report.pair} {report.dtype}: {first.row}", COLOUR["fail"]),
         f"{where}\n",
@@ -172,11 +177,6 @@ def doubts(report: Report) -> Text:
 def versions_line() -> Text:
     """Python, NumPy, JAX and the rest, on one line."""
     return Text("  ".join(f"{name} {v}" for name, v in versions().items()), style="dim")
-
-
-def _number(line: _Line) -> int:
-    equation = line.rows[0].equation
-    return equation.number if equation else 0
 
 
 def _short(error: float) -> str:
