@@ -1,0 +1,201 @@
+"""The gated recurrent unit that resets after the product, and its backward pass, by hand.
+
+    (1)  u_t = U x_t + b,  v_t = W h_{t-1},  three blocks: r z n
+    (2)  r_t = σ(uʳ_t + vʳ_t),  z_t = σ(uᶻ_t + vᶻ_t)
+    (3)  q_t = vⁿ_t + bⁿ
+    (4)  n_t = tanh(uⁿ_t + r_t ⊙ q_t)
+    (5)  h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}
+
+    (6)  ∂h_t = ∂L/∂h_t + z_{t+1} ⊙ ∂h_{t+1} + Wᵀ ε_{t+1}
+    (7)  δⁿ_t = ∂h_t ⊙ (1 - z_t) ⊙ tanh′(n_t)
+    (8)  δᶻ_t = ∂h_t ⊙ (h_{t-1} - n_t) ⊙ σ′(z_t)
+    (9)  δʳ_t = δⁿ_t ⊙ q_t ⊙ σ′(r_t)
+    (10) ε_t = (δʳ_t, δᶻ_t, r_t ⊙ δⁿ_t)
+    (11) ∂L/∂W = Σ_t ε_t h_{t-1}ᵀ,  ∂L/∂bⁿ = Σ_t εⁿ_t
+    (12) ∂L/∂U = Σ_t δ_t x_tᵀ,  ∂L/∂b = Σ_t δ_t
+    (13) ∂L/∂x_t = Uᵀ δ_t,  ∂L/∂h_0 = z_1 ⊙ ∂h_1 + Wᵀ ε_1
+
+Cho et al. 2014, with the reset gate after the product as cuDNN, PyTorch and Keras have it (the
+other order is `gru_before`). δ_t is ∂L/∂u_t and ε_t is ∂L/∂v_t: they differ in the block n alone,
+which is why there are two. σ′ and tanh′ are computed from the values of σ and tanh. Vectors are
+rows. Letters: T steps, B batch, D input size, H hidden size.
+
+Kept for the way back: the three gates, q_t and h_t. q_t could be made again, by one more product
+with W.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from manual_bptt import _door, initial
+from manual_bptt._door import Array
+from manual_bptt._flat import flat
+from manual_bptt.activations import dsigmoid, dtanh, sigmoid, tanh
+
+
+class Params(NamedTuple):
+    """The weights of the layer, in blocks r z n; the last two are None without bias."""
+
+    U: Array  # (3H, D)
+    W: Array  # (3H, H)
+    b: Array | None = None  # (3H,)
+    b_n: Array | None = None  # (H,)
+
+
+class Cache(NamedTuple):
+    """What `backward` needs: the input, all gates, q and all states."""
+
+    x: Array  # (T, B, D)
+    h0: Array  # (B, H)
+    gates: Array  # (T, B, 3H), after σ and tanh
+    q: Array  # (T, B, H)
+    h: Array  # (T, B, H)
+    sizes: dict[str, int]  # of T, B, D, H
+
+
+class Grads(NamedTuple):
+    """∂L/∂ of everything the layer takes, δ itself and ε; None for a bias that it lacks."""
+
+    U: Array  # (3H, D)
+    W: Array  # (3H, H)
+    b: Array | None  # (3H,)
+    b_n: Array | None  # (H,)
+    x: Array  # (T, B, D)
+    h0: Array  # (B, H)
+    delta: Array  # (T, B, 3H)
+    epsilon: Array  # (T, B, 3H)
+
+
+def init(
+    rng: np.random.Generator,
+    input_size: int,
+    hidden_size: int,
+    *,
+    bias: bool = True,
+    dtype: DTypeLike = np.float64,
+) -> Params:
+    """Random weights: U uniform in ±1/√D, W of orthogonal blocks, biases zero.
+
+    Raises `TypeError` or `ValueError` for a size that is no int of at least 1, for a dtype other
+    than float32 and float64, and for an `rng` that is no `numpy.random.Generator`.
+    """
+    _door.generator("rng", rng)
+    D, H = _door.size("input_size", input_size), _door.size("hidden_size", hidden_size)
+    kind = _door.float_dtype("dtype", dtype)
+    U = initial.fan_in(rng, 3 * H, D, kind)
+    W = np.concatenate([initial.orthogonal(rng, H, kind) for _ in range(3)])
+    return Params(U, W, *((np.zeros(3 * H, kind), np.zeros(H, kind)) if bias else ()))
+
+
+def forward(params: Params, x: Array, h0: Array | None = None) -> tuple[Array, Cache]:
+    """All states of the sequence: equations (1) to (5).
+
+    Args:
+        params: U (3H, D), W (3H, H), and if wanted b (3H,), b_n (H,); all float32 or all float64.
+        x: (T, B, D) of the dtype of the weights.
+        h0: (B, H), the state before the first step; zeros when None.
+
+    Returns:
+        The states h_1 … h_T, (T, B, H), read-only because `backward` reads them too; and the
+        cache for `backward`, which refers to `x` and the start (leave them unchanged until then).
+
+    Raises `TypeError` or `ValueError` that names the argument for anything of another type, shape
+    or dtype, for NaN and infinity, and for empty axes.
+    """
+    shapes = _door.Shapes()
+    U, W, b, b_n = _weights(params, shapes)
+    x = shapes.floats("x", x, "T B D", U.dtype)
+    T, B, H = (shapes.size[letter] for letter in "TBH")
+    h0 = np.zeros((B, H), U.dtype) if h0 is None else shapes.floats("h0", h0, "B H", U.dtype)
+
+    # (1) u_t = U x_t + b, for all steps in one product
+    u = (flat(x) @ U.T).reshape(T, B, 3 * H)
+    if b is not None:
+        u += b
+
+    gates = np.empty((T, B, 3 * H), U.dtype)
+    all_q, all_h = np.empty((T, B, H), U.dtype), np.empty((T, B, H), U.dtype)
+    h = h0
+    for t in range(T):
+        u_r, u_z, u_n = np.split(u[t], 3, axis=-1)  # (B, H) each
+        # (1) v_t = W h_{t-1}
+        v_r, v_z, v_n = np.split(h @ W.T, 3, axis=-1)
+        r, z, n = np.split(gates[t], 3, axis=-1)  # views, to be filled
+        # (2) r_t = σ(uʳ_t + vʳ_t),  z_t = σ(uᶻ_t + vᶻ_t)
+        r[...] = sigmoid(u_r + v_r)
+        z[...] = sigmoid(u_z + v_z)
+        # (3) q_t = vⁿ_t + bⁿ
+        all_q[t] = v_n if b_n is None else v_n + b_n
+        # (4) n_t = tanh(uⁿ_t + r_t ⊙ q_t)
+        n[...] = tanh(u_n + r * all_q[t])
+        # (5) h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}
+        all_h[t] = (1 - z) * n + z * h
+        h = all_h[t]
+    all_h.flags.writeable = False
+    return all_h, Cache(x, h0, gates, all_q, all_h, shapes.size)
+
+
+def backward(
+    params: Params,
+    cache: Cache,
+    dstates: Array | None,
+    dlast: Array | None = None,
+) -> Grads:
+    """All gradients of the layer: equations (6) to (13).
+
+    Args:
+        params: the weights that `forward` had.
+        cache: what `forward` returned.
+        dstates: (T, B, H), the cotangents ∂L/∂h_t; None is zero.
+        dlast: (B, H), a cotangent that the last state has besides; None is zero.
+
+    Returns `Grads`; δ_t is `delta[t - 1]`, ε_t is `epsilon[t - 1]`.
+
+    Raises `TypeError` or `ValueError` that names the argument, as `forward` does.
+    """
+    x, h0, gates, q, all_h, sizes = _door.instance("cache", cache, Cache)
+    shapes = _door.Shapes(sizes)
+    U, W, b, b_n = _weights(params, shapes, gates.dtype)
+    dstates = shapes.cotangents("dstates", dstates, "T B H", all_h)
+    dh_next = shapes.cotangents("dlast", dlast, "B H", h0)  # what reaches h_t from later steps
+
+    before = np.concatenate([h0[None], all_h[:-1]])  # h_{t-1} (T, B, H)
+    delta, epsilon = np.empty_like(gates), np.empty_like(gates)  # (T, B, 3H)
+    for t in reversed(range(len(delta))):
+        r, z, n = np.split(gates[t], 3, axis=-1)
+        d_r, d_z, d_n = np.split(delta[t], 3, axis=-1)  # views, to be filled
+        # (6) ∂h_t = ∂L/∂h_t + z_{t+1} ⊙ ∂h_{t+1} + Wᵀ ε_{t+1}
+        dh = dstates[t] + dh_next  # (B, H)
+        # (7) δⁿ_t = ∂h_t ⊙ (1 - z_t) ⊙ tanh′(n_t)
+        d_n[...] = dh * (1 - z) * dtanh(n)
+        # (8) δᶻ_t = ∂h_t ⊙ (h_{t-1} - n_t) ⊙ σ′(z_t)
+        d_z[...] = dh * (before[t] - n) * dsigmoid(z)
+        # (9) δʳ_t = δⁿ_t ⊙ q_t ⊙ σ′(r_t)
+        d_r[...] = d_n * q[t] * dsigmoid(r)
+        # (10) ε_t = (δʳ_t, δᶻ_t, r_t ⊙ δⁿ_t)
+        epsilon[t] = np.concatenate([d_r, d_z, r * d_n], axis=-1)
+        # (6) what goes on to step t - 1
+        dh_next = z * dh + epsilon[t] @ W
+
+    # (11) ∂L/∂W = Σ_t ε_t h_{t-1}ᵀ,  ∂L/∂bⁿ = Σ_t εⁿ_t
+    dW = flat(epsilon).T @ flat(before)  # (3H, H)
+    db_n = None if b_n is None else epsilon[..., -len(b_n) :].sum(axis=(0, 1))  # (H,)
+    # (12) ∂L/∂U = Σ_t δ_t x_tᵀ,  ∂L/∂b = Σ_t δ_t
+    dU = flat(delta).T @ flat(x)  # (3H, D)
+    db = None if b is None else delta.sum(axis=(0, 1))  # (3H,)
+    # (13) ∂L/∂x_t = Uᵀ δ_t,  ∂L/∂h_0 = z_1 ⊙ ∂h_1 + Wᵀ ε_1
+    dx = (flat(delta) @ U).reshape(x.shape)  # (T, B, D)
+    return Grads(dU, dW, db, db_n, dx, dh_next, delta, epsilon)
+
+
+def _weights(params: Params, shapes: _door.Shapes, dtype: np.dtype[Any] | None = None) -> Params:
+    U, W, b, b_n = _door.instance("params", params, Params)
+    U = shapes.floats("params.U", U, "3H D", dtype)
+    W = shapes.floats("params.W", W, "3H H", U.dtype)
+    b = None if b is None else shapes.floats("params.b", b, "3H", U.dtype)
+    b_n = None if b_n is None else shapes.floats("params.b_n", b_n, "H", U.dtype)
+    return Params(U, W, b, b_n)
