@@ -1,0 +1,50 @@
+"""The minimal gated recurrent unit from its forward equations alone.
+
+    (1)  a_t = U x_t + b,  two blocks: z n
+    (2)  z_t = σ(aᶻ_t)
+    (3)  n_t = g(aⁿ_t),  g(v) = v + 1/2 where v ≥ 0, σ(v) elsewhere
+    (4)  h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ n_t
+
+    (4′) h_t = exp(A_t + log(h_0 + Σ_{s≤t} exp(log z_s + log n_s - A_s))),
+         A_t = Σ_{s≤t} log(1 - z_s)
+
+Gradients, if wanted, are `jax.vjp`'s business.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+
+def forward(params: Any, x: Array, h0: Array, *, form: str = "sequential", delta: Array) -> Array:
+    """All h (T, B, H).
+
+    Args:
+        params: anything with fields U (2H, D), and b (2H,) or None.
+        x: (T, B, D).
+        h0: (B, H).
+        form: "sequential" by (4), or "parallel" by (4′).
+        delta: (T, B, 2H), added to a_t. Its cotangent at zero is δ_t = ∂L/∂a_t.
+    """
+    a = x @ params.U.T + (0 if params.b is None else params.b) + delta  # (1)
+    a_z, a_n = jnp.split(a, 2, axis=-1)
+    if form == "parallel":
+        A = jnp.cumsum(jax.nn.log_sigmoid(-a_z), axis=0)
+        positive = a_n >= 0
+        log_n = jnp.where(
+            positive, jnp.log(jnp.where(positive, a_n, 0) + 0.5), jax.nn.log_sigmoid(a_n)
+        )
+        terms = jax.nn.log_sigmoid(a_z) + log_n - A
+        whole = lax.cumlogsumexp(jnp.concatenate([jnp.log(h0)[None], terms]), axis=0)
+        return jnp.exp(A + whole[1:])  # (4′)
+    z = jax.nn.sigmoid(a_z)  # (2)
+    n = jnp.where(a_n >= 0, a_n + 0.5, jax.nn.sigmoid(a_n))  # (3)
+
+    def step(h: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        z, n = now
+        h = (1 - z) * h + z * n  # (4)
+        return h, h
+
+    return lax.scan(step, h0, (z, n))[1]
