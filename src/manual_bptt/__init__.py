@@ -1,5 +1,29 @@
 """Backpropagation through time, derived and written by hand. NumPy only."""
 
-from manual_bptt import activations, model, readout, rnn, training
+from manual_bptt import (
+    activations,
+    gru,
+    gru_before,
+    lstm,
+    mingru,
+    model,
+    ragged,
+    readout,
+    rnn,
+    slstm,
+    training,
+)
 
-__all__ = ["activations", "model", "readout", "rnn", "training"]
+__all__ = [
+    "activations",
+    "gru",
+    "gru_before",
+    "lstm",
+    "mingru",
+    "model",
+    "ragged",
+    "readout",
+    "rnn",
+    "slstm",
+    "training",
+]

@@ -1,0 +1,163 @@
+"""Sequences of different lengths in one batch, for any cell: padding is never read.
+
+The batch is taken longest first and cut in time wherever a sequence ends. Between two cuts the same
+sequences are alive, and the cell runs on these alone, from the state that the stretch before it
+left; so a state stays what it is after the last step of its sequence. On the way back, what reaches
+the state at a cut comes from the next stretch for the sequences that go on, and is the cotangent of
+the last state for those that end there. Weights add up over the stretches.
+
+    h_t of sequence k counts for t ≤ length_k;  h_last of sequence k is h_{length_k}
+
+Letters: T steps, B batch, N size of a state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from manual_bptt import _door
+from manual_bptt._door import Array
+
+
+class Stretch(NamedTuple):
+    """Steps in which the same sequences are alive, and what the cell kept of them."""
+
+    first: int
+    last: int
+    alive: int
+    cache: Any
+
+
+class Cache(NamedTuple):
+    """What `backward` needs: the stretches, and where each sequence stands in them."""
+
+    stretches: list[Stretch]
+    order: Array  # (B,): the sequences, longest first
+    steps: int  # T, padding included
+
+
+def forward(
+    cell: ModuleType, params: Any, x: Array, lengths: Array, *start: Array, **options: Any
+) -> tuple[tuple[Array, ...], tuple[Array, ...], Cache]:
+    """The cell on the first `lengths[k]` steps of each sequence k.
+
+    Args:
+        cell: a module of this package with `forward` and `backward`.
+        params: its weights.
+        x: (T, B, D); what stands beyond a sequence's length may be anything, NaN too.
+        lengths: (B,), integers from 0 to T.
+        start: the states before the first step, (B, N) each; none for zeros.
+        options: of the cell's `forward`.
+
+    Returns all states (T, B, N), 0 beyond a sequence's length; the last states (B, N), which are
+    those at the start for a length of 0; and the cache.
+
+    Raises `TypeError` or `ValueError` as the cell does, and for lengths that are no such integers.
+    """
+    x = _door.ndarray("x", x)
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"x: expected shape (T, B, D) without empty axes, got {x.shape}")
+    T, B = x.shape[:2]
+    door = _door.Shapes({"B": B})
+    lengths = door.integers("lengths", lengths, "B", below=T + 1, what="lengths")
+    order = np.argsort(-lengths, kind="stable")
+    longest_first = lengths[order]
+    # a first step of everything says what the states are called and how large they are
+    now = [np.array(s[order]) for s in start] if start else None
+    stretches = []
+    parts: list[list[Array]] = []
+    for first, last in pairwise([0, *np.unique(lengths[lengths > 0])]):
+        alive = int((longest_first > first).sum())
+        given = [] if now is None else [s[:alive].copy() for s in now]  # the cell keeps them
+        found, cache = cell.forward(params, x[first:last, order[:alive]], *given, **options)
+        found = _tuple(found)
+        if now is None:
+            now = [np.zeros((B, a.shape[-1]), a.dtype) for a in found]
+        for s, a in zip(now, found, strict=True):
+            s[:alive] = a[-1]
+        stretches.append(Stretch(first, int(last), alive, cache))
+        parts.append(list(found))
+    if now is None or not parts:
+        raise ValueError("lengths: expected a sequence of at least one step, got only 0")
+    whole = [np.zeros((T, B, s.shape[-1]), s.dtype) for s in now]
+    for stretch, found in zip(stretches, parts, strict=True):
+        for a, part in zip(whole, found, strict=True):
+            a[stretch.first : stretch.last, order[: stretch.alive]] = part
+    return tuple(whole), tuple(_put(s, order) for s in now), Cache(stretches, order, T)
+
+
+def backward(
+    cell: ModuleType,
+    params: Any,
+    cache: Cache,
+    dstates: Sequence[Array | None],
+    dlast: Sequence[Array | None],
+) -> Any:
+    """All gradients of the cell, 0 beyond a sequence's length.
+
+    Args:
+        cell: the module that `forward` had.
+        params: the weights that `forward` had.
+        cache: what `forward` returned.
+        dstates: for each state its cotangents (T, B, N); what stands beyond a sequence's length is
+            not read; None is zero.
+        dlast: for each state the cotangent of its last value (B, N); None is zero.
+
+    Returns the cell's own `Grads`.
+
+    Raises `TypeError` or `ValueError` as the cell does.
+    """
+    order, T = cache.order, cache.steps
+    B = len(order)
+    starts = [name for name in cell.Grads._fields if name.endswith("0")]
+    carried: list[Array | None] = [None if d is None else np.array(d[order]) for d in dlast]
+    total: dict[str, Any] = {}
+    for first, last, alive, kept in reversed(cache.stretches):
+        each = [None if d is None else d[first:last, order[:alive]] for d in dstates]
+        ends = [None if d is None else d[:alive] for d in carried]
+        grads = cell.backward(params, kept, _grouped(cell, each), _grouped(cell, ends))._asdict()
+        for k, name in enumerate(starts):
+            reached = grads.pop(name)
+            if carried[k] is None:
+                carried[k] = np.zeros((B, reached.shape[-1]), reached.dtype)
+            carried[k][:alive] = reached  # type: ignore[index]
+        for name, g in grads.items():
+            if name in cell.Params._fields:
+                total[name] = g if name not in total or g is None else total[name] + g
+            else:  # of every step: x, and δ
+                if name not in total:
+                    total[name] = np.zeros((T, B, g.shape[-1]), g.dtype)
+                total[name][first:last, order[:alive]] = g
+    total |= {name: _put(d, order) for name, d in zip(starts, carried, strict=True)}  # type: ignore[arg-type]
+    return cell.Grads(**total)
+
+
+def reversed_within(sequence: Array, lengths: Array) -> Array:
+    """Each sequence (T, B, N) backwards within its length, its padding where it was.
+
+    Its own inverse, and its own adjoint: it carries gradients back as well.
+    """
+    t = np.arange(len(sequence))[:, None]
+    source = np.where(t < lengths, lengths - 1 - t, t)  # (T, B)
+    return np.take_along_axis(sequence, source[..., None], axis=0)
+
+
+def _grouped(cell: ModuleType, arrays: Sequence[Array | None]) -> Any:
+    """As the cell takes them: the one array, or its `States` of several."""
+    return arrays[0] if len(arrays) == 1 else cell.States(*arrays)
+
+
+def _put(sorted_rows: Array, order: Array) -> Array:
+    """The rows, longest first, back in the order in which they came."""
+    rows = np.empty_like(sorted_rows)
+    rows[order] = sorted_rows
+    return rows
+
+
+def _tuple(found: Any) -> tuple[Array, ...]:
+    return tuple(found) if isinstance(found, tuple) else (found,)
