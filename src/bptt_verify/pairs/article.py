@@ -1,4 +1,4 @@
-"""The built-in pairs: each hand-written layer beside its twin. The registry is at the end.
+"""The article's layers beside their twins, with its numbered equations.
 
 Each pair is built from its module, so that a changed copy of the module can be held against the
 same twin.
@@ -268,16 +268,3 @@ def update_pair(training: ModuleType = manual_bptt.training) -> Pair:
         twin=twin,
         equations={f"new_{k}": EQUATIONS[13] for k in _SHAPES},
     )
-
-
-REGISTRY: dict[str, Pair] = {
-    pair.name: pair
-    for pair in (
-        rnn_pair(),
-        rnn_pair(indices=True),
-        readout_pair(),
-        readout_pair(probabilities=True),
-        model_pair(),
-        update_pair(),
-    )
-}
