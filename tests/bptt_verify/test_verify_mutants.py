@@ -57,7 +57,7 @@ def test_every_change_applies_and_names_its_source(name):
 
 def test_the_catalogue_is_large_and_nothing_in_it_is_said_twice():
     assert len(CATALOGUE) >= 60
-    changes = [tuple(m.changes.items()) for m in CATALOGUE.values()]
+    changes = [(m.layer.__name__, *m.changes.items()) for m in CATALOGUE.values()]
     assert len(set(changes)) == len(changes)
 
 

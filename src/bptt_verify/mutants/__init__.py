@@ -4,11 +4,19 @@ A mutant is a small textual change to a hand-written module, so that the referen
 clean. Each cell has a catalogue of its own; one more cell is one more line here.
 """
 
-from bptt_verify.mutants import rnn
+from bptt_verify.mutants import gru, lstm, rnn, slstm
 from bptt_verify.mutants.mutant import Kill, Mutant, copied, kill, planted
 
 CATALOGUE: dict[str, Mutant] = {
-    mutant.name: mutant for mutant in (*rnn.MUTANTS, *rnn.ON_INDICES, *rnn.HIDDEN)
+    mutant.name: mutant
+    for mutant in (
+        *rnn.MUTANTS,
+        *rnn.ON_INDICES,
+        *rnn.HIDDEN,
+        *lstm.MUTANTS,
+        *gru.MUTANTS,
+        *slstm.MUTANTS,
+    )
 }
 
 __all__ = ["CATALOGUE", "Kill", "Mutant", "copied", "kill", "planted"]
