@@ -66,4 +66,5 @@ def test_every_example_is_run_or_imported_by_one_that_is():
         code = PAGES[page][i]
         if "verify(" not in code and not name(code).startswith("test_"):
             module = name(code).removesuffix(".py")
-            assert any(f"from {module} import" in other for other in PAGES[page])
+            wanted = (f"from {module} import", f"import {module}\n")
+            assert any(w in other for other in PAGES[page] for w in wanted)
