@@ -1,4 +1,4 @@
-"""One verification in several processes: each draws and judges its share of the cases."""
+"""Verifications in several processes: shares of the cases of one pair, or several pairs."""
 
 from __future__ import annotations
 
@@ -67,13 +67,54 @@ def verify_in_processes(
     return report
 
 
+def verify_side_by_side(
+    pairs: Sequence[Pair],
+    dtypes: Sequence[str],
+    cases: int,
+    seed: int,
+    processes: int,
+    *,
+    progress: Callable[[int], None] | None = None,
+    **options: Any,
+) -> list[Report]:
+    """`verify` of every pair in every dtype, several at once: the same reports in the same order.
+
+    Args:
+        pairs: some that can be loaded again: built in, or from a file.
+        dtypes: the dtypes under test.
+        cases: how many for each pair and dtype.
+        seed: as for `verify`.
+        processes: how many at once.
+        progress: called with the number of reports there are so far.
+        options: of `verify`.
+
+    Raises as `verify` does.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
+        futures = [
+            pool.submit(_whole, str(pair.origin), cases, seed, dtype, options)
+            for pair in pairs
+            for dtype in dtypes
+        ]
+        for done, _ in enumerate(as_completed(futures), 1):
+            if progress:
+                progress(done)
+    return [future.result() for future in futures]
+
+
 def _share(origin: str, cases: int, seed: int, dtype: str, options: dict[str, Any]) -> Report:
-    """What one process does."""
+    """What one process does of one pair."""
+    return _whole(origin, cases, seed, dtype, {**options, "explain": False})
+
+
+def _whole(origin: str, cases: int, seed: int, dtype: str, options: dict[str, Any]) -> Report:
+    """One pair in one dtype."""
     if origin in REGISTRY:
         pair = replace(REGISTRY[origin], origin=origin)
     else:
         (pair,) = load(origin)
-    return verify(pair, cases, seed, dtype, **{**options, "explain": False})
+    return verify(pair, cases, seed, dtype, **options)
 
 
 def merged(reports: Sequence[Report], seed: int) -> Report:

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from bptt_verify import cli, verify
-from bptt_verify.workers import merged, verify_in_processes
+from bptt_verify.pairs import REGISTRY
+from bptt_verify.workers import merged, verify_in_processes, verify_side_by_side
 from dense import PAIR, backward
 
 WRONG = replace(PAIR, backward=lambda c, d: {**backward(c, d), "w": -backward(c, d)["w"]})
@@ -73,8 +74,6 @@ def test_a_property_in_doubt_in_one_share_is_in_doubt_in_all():
 
 
 def test_a_built_in_pair_passes_in_two_processes():
-    from bptt_verify.pairs import REGISTRY
-
     pair = replace(REGISTRY["update"], origin="update")
     report = verify_in_processes(pair, 21, 0, "float64", 2)
     assert report.ok
@@ -93,3 +92,12 @@ def test_what_happens_in_a_worker_counts(what, code, says, tmp_path, capsys):
         cli.main(["verify", str(written(tmp_path, what)), *["--cases", "8", "--workers", "2"]])
     assert ended.value.code == code
     assert says in "".join(capsys.readouterr())
+
+
+def test_pairs_side_by_side_give_the_reports_they_give_alone():
+    pairs = [replace(REGISTRY[name], origin=name) for name in ("update", "readout")]
+    done = []
+    found = verify_side_by_side(pairs, ["float32", "float64"], 5, 3, 2, progress=done.append)
+    assert done == [1, 2, 3, 4]
+    alone = [verify(pair, 5, 3, kind) for pair in pairs for kind in ("float32", "float64")]
+    assert [replace(r, seconds=0) for r in found] == [replace(r, seconds=0) for r in alone]

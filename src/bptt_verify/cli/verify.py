@@ -29,7 +29,7 @@ from bptt_verify.pairs import REGISTRY
 from bptt_verify.render import show
 from bptt_verify.report import Report, jsonable, overall, versions
 from bptt_verify.verify import verify as run
-from bptt_verify.workers import verify_in_processes
+from bptt_verify.workers import verify_in_processes, verify_side_by_side
 
 MOST_WORKERS = 4
 """For each core: each is a process of some 300 MB."""
@@ -79,7 +79,8 @@ def verify(
     isolate
         Run forward and backward in a process of their own: for code that may crash, or hang in C.
     workers
-        Processes among which the cases are divided.
+        Processes among which the cases of a pair are divided. Without a target, as many pairs are
+        verified at once as there are cores.
     json_file
         Write the reports there too, as JSON.
     """
@@ -96,11 +97,16 @@ def verify(
     most = MOST_WORKERS * (os.cpu_count() or 1)
     if not 1 <= workers <= most:
         raise UsageError(f"--workers: expected 1 to {most}, a few for each core, got {workers}")
-    reports: list[Report] = []
+    cores = os.cpu_count() or 1
     with progress() as bar:
-        for pair in pairs:
-            for kind in dtypes:
-                reports.append(_run(bar, pair, cases, seed, kind, case, limit, isolate, workers))
+        if target is None and case is None and workers == 1 and cores > 1:
+            reports = _side_by_side(bar, pairs, cases, seed, dtypes, limit, isolate, cores)
+        else:
+            reports = [
+                _run(bar, pair, cases, seed, kind, case, limit, isolate, workers)
+                for pair in pairs
+                for kind in dtypes
+            ]
     verdict = overall(report.verdict for report in reports)
     written: list[Path] = []
     try:  # files first, and neither they nor what is printed are lost with the other
@@ -119,6 +125,27 @@ def verify(
     for path in written:
         console.print(f"regression test: {path}", soft_wrap=True, markup=False, highlight=False)
     return EXIT[verdict]
+
+
+def _side_by_side(
+    bar: Progress,
+    pairs: Sequence[Pair],
+    cases: int,
+    seed: int,
+    dtypes: Sequence[str],
+    limit: float,
+    isolate: bool,
+    processes: int,
+) -> list[Report]:
+    """The built-in pairs, as many at once as there are cores."""
+    task = bar.add_task("pairs and dtypes", total=len(pairs) * len(dtypes))
+
+    def done(count: int) -> None:
+        bar.update(task, completed=count)
+
+    return verify_side_by_side(
+        pairs, dtypes, cases, seed, processes, progress=done, limit=limit, isolate=isolate
+    )
 
 
 def _run(
