@@ -13,13 +13,13 @@ from jax import lax
 
 from bptt_verify import Index, Mask, Odd, Pair, draw, properties, subject, verify
 from bptt_verify.oracle import Oracle
-from bptt_verify.pairs import REGISTRY, model_pair, rnn_pair
+from bptt_verify.pairs import ARTICLE, REGISTRY, model_pair, rnn_pair
 from bptt_verify.properties import PROPERTIES, Trial, check
 from bptt_verify.tolerance import multiplier
 from manual_bptt import rnn
 from planting import drawn_until, planted
 
-PAIRS = {**REGISTRY, "model-index": model_pair(indices=True)}
+PAIRS = {**ARTICLE, "model-index": model_pair(indices=True), "gru": REGISTRY["gru"]}
 ALWAYS = {"strides", "backward again", "results stay"}
 LINEAR = {n for n in PROPERTIES if n.startswith("linear")} | {"adjoint of jax.jvp"}
 SYMMETRIC = {"hidden permutation", "batch permutation", "causality"}

@@ -24,6 +24,7 @@ from bptt_verify.pairs.cells import Cell
 from bptt_verify.pairs.sequences import ragged_pair
 
 __all__ = [
+    "ARTICLE",
     "CELLS",
     "REGISTRY",
     "SHOWN_BY",
@@ -113,7 +114,7 @@ CELLS = {
     )
 }
 
-REGISTRY: dict[str, Pair] = {
+ARTICLE = {
     pair.name: pair
     for pair in (
         rnn_pair(),
@@ -122,8 +123,17 @@ REGISTRY: dict[str, Pair] = {
         readout_pair(probabilities=True),
         model_pair(),
         update_pair(),
-        *(cell.pair() for cell in CELLS.values()),
-        ragged_pair(CELLS["lstm"]),
-        ragged_pair(CELLS["gru"]),
     )
+}
+
+REGISTRY: dict[str, Pair] = {
+    **ARTICLE,
+    **{
+        pair.name: pair
+        for pair in (
+            *(cell.pair() for cell in CELLS.values()),
+            ragged_pair(CELLS["lstm"]),
+            ragged_pair(CELLS["gru"]),
+        )
+    },
 }
