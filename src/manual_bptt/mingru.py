@@ -16,10 +16,12 @@
 
 Feng et al. 2024 ("Were RNNs all we needed?"). (4′) is (4) written for all steps at once, in
 logarithms; it needs h_0 > 0, and as n_t > 0 all states are. The derivative is that of (4) in
-either form: it is the same function. δ_t is ∂L/∂a_t; σ′ is computed from the value of σ. Vectors
-are rows. Letters: T steps, B batch, D input size, H hidden size.
+either form: it is the same function. 1 - z_t is computed as σ(-aᶻ_t), so that it keeps its digits
+where z_t is near 1, and σ′(z_t) as the product of the two. δ_t is ∂L/∂a_t. Vectors are rows.
+Letters: T steps, B batch, D input size, H hidden size.
 
-Kept for the way back: z_t, aⁿ_t and h_t. n_t is made again from aⁿ_t, whose sign g′ needs.
+Kept for the way back: z_t, 1 - z_t, aⁿ_t and h_t. n_t is made again from aⁿ_t, whose sign g′
+needs.
 """
 
 from __future__ import annotations
@@ -45,11 +47,12 @@ class Params(NamedTuple):
 
 
 class Cache(NamedTuple):
-    """What `backward` needs: the input, the gate, what n is made of, and all states."""
+    """What `backward` needs: the input, the gate and its rest, what n is made of, all states."""
 
     x: Array  # (T, B, D)
     h0: Array  # (B, H)
     z: Array  # (T, B, H)
+    rest: Array  # (T, B, H): 1 - z
     a_n: Array  # (T, B, H)
     h: Array  # (T, B, H)
     sizes: dict[str, int]  # of T, B, D, H
@@ -128,7 +131,7 @@ def forward(
         a += b
     a_z, a_n = a[..., :H], a[..., H:]
     # (2) z_t = σ(aᶻ_t)
-    z = sigmoid(a_z)
+    z, rest = sigmoid(a_z), sigmoid(-a_z)
     if form == "parallel":
         h = _all_at_once(a_z, a_n, h0)
     else:
@@ -137,10 +140,10 @@ def forward(
         now = h0
         for t in range(T):
             # (4) h_t = (1 - z_t) ⊙ h_{t-1} + z_t ⊙ n_t
-            h[t] = (1 - z[t]) * now + z[t] * n[t]
+            h[t] = rest[t] * now + z[t] * n[t]
             now = h[t]
     h.flags.writeable = False
-    return h, Cache(x, h0, z, a_n, h, shapes.size)
+    return h, Cache(x, h0, z, rest, a_n, h, shapes.size)
 
 
 def _all_at_once(a_z: Array, a_n: Array, h0: Array) -> Array:
@@ -173,7 +176,7 @@ def backward(
 
     Raises `TypeError` or `ValueError` that names the argument, as `forward` does.
     """
-    x, h0, z, a_n, h, sizes = _door.instance("cache", cache, Cache)
+    x, h0, z, rest, a_n, h, sizes = _door.instance("cache", cache, Cache)
     shapes = _door.Shapes(sizes)
     U, b = _weights(params, shapes, z.dtype)
     dstates = shapes.cotangents("dstates", dstates, "T B H", h)
@@ -183,10 +186,10 @@ def backward(
     for t in reversed(range(len(h))):
         # (5) ∂h_t = ∂L/∂h_t + (1 - z_{t+1}) ⊙ ∂h_{t+1}
         dh[t] = dstates[t] + dh_next
-        dh_next = (1 - z[t]) * dh[t]
+        dh_next = rest[t] * dh[t]
     before = np.concatenate([h0[None], h[:-1]])  # h_{t-1} (T, B, H)
     # (6) δᶻ_t = ∂h_t ⊙ (n_t - h_{t-1}) ⊙ σ′(z_t)
-    d_z = dh * (g(a_n) - before) * dsigmoid(z)
+    d_z = dh * (g(a_n) - before) * z * rest
     # (7) δⁿ_t = ∂h_t ⊙ z_t ⊙ g′(aⁿ_t)
     d_n = dh * z * dg(a_n)
     delta = np.concatenate([d_z, d_n], axis=-1)  # (T, B, 2H)

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from manual_bptt import gru, gru_before, lstm, rnn
+from manual_bptt import gru, gru_before, lstm, mingru, rnn
 
 T, B, D, H, R = 4, 2, 3, 5, 6
 RNG = np.random.default_rng(0)
@@ -186,3 +186,22 @@ def test_the_states_cannot_be_written_to(cell):
     states, _ = run(cell)
     for a in tuple_of(states):
         assert not a.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_the_minimal_unit_is_the_same_step_by_step_and_all_at_once(dtype):
+    params = mingru.init(np.random.default_rng(1), D, H, dtype=dtype)
+    x, h0 = X.astype(dtype), np.full((B, H), 0.5, dtype)
+    one, cache = mingru.forward(params, x, h0)
+    other, parallel = mingru.forward(params, x, h0, form="parallel")
+    close = {"rtol": 1e-5 if dtype == np.float32 else 1e-13}
+    np.testing.assert_allclose(one, other, **close)
+    d = normal(T, B, H).astype(dtype)
+    for a, b in zip(
+        mingru.backward(params, cache, d), mingru.backward(params, parallel, d), strict=True
+    ):
+        np.testing.assert_allclose(a, b, atol=close["rtol"])
+    with pytest.raises(ValueError, match="h0: expected values above 0 for form='parallel'"):
+        mingru.forward(params, x, form="parallel")
+    with pytest.raises(ValueError, match="form: expected sequential or parallel, got 'both'"):
+        mingru.forward(params, x, h0, form="both")

@@ -18,8 +18,8 @@ D_F = "d_f[...] = dl * slope[t]"
 DM_NEXT = "dm_next = dl"
 DN_NEXT = "dn_next = dn_t * f"
 # … and of `manual_bptt.mingru`
-DH_NEXT = "dh_next = (1 - z[t]) * dh[t]"
-D_Z = "d_z = dh * (g(a_n) - before) * dsigmoid(z)"
+DH_NEXT = "dh_next = rest[t] * dh[t]"
+D_Z = "d_z = dh * (g(a_n) - before) * z * rest"
 D_N = "d_n = dh * z * dg(a_n)"
 DG = "return np.where(v >= 0, v.dtype.type(1), dsigmoid(sigmoid(v)))"
 
@@ -140,7 +140,7 @@ MUTANTS = (
         "carry-from-outside-only",
         "∂L/∂h_{t+1} where ∂h_{t+1} is meant",
         DH_NEXT,
-        "dh_next = (1 - z[t]) * dstates[t]",
+        "dh_next = rest[t] * dstates[t]",
     ),
     _mutant(
         "mingru", "z-sign", "h_{t-1} - n_t", D_Z, D_Z.replace("g(a_n) - before", "before - g(a_n)")

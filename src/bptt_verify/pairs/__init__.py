@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax_ref.gru
 import jax_ref.gru_before
 import jax_ref.lstm
@@ -21,7 +23,7 @@ from bptt_verify.pairs.article import (
     update_pair,
 )
 from bptt_verify.pairs.cells import Cell
-from bptt_verify.pairs.sequences import ragged_pair
+from bptt_verify.pairs.sequences import positive_start, ragged_pair
 
 __all__ = [
     "ARTICLE",
@@ -114,6 +116,9 @@ CELLS = {
     )
 }
 
+ALL_AT_ONCE = replace(CELLS["mingru"], name="mingru-parallel", options={"form": ("parallel",)})
+"""(4′), which needs a start above 0."""
+
 ARTICLE = {
     pair.name: pair
     for pair in (
@@ -132,6 +137,7 @@ REGISTRY: dict[str, Pair] = {
         pair.name: pair
         for pair in (
             *(cell.pair() for cell in CELLS.values()),
+            positive_start(ALL_AT_ONCE.pair()),
             ragged_pair(CELLS["lstm"]),
             ragged_pair(CELLS["gru"]),
         )
