@@ -233,7 +233,7 @@ def backward(
         # (9) δᵒ_t = ∂m_t ⊙ tanh(c_t) ⊙ σ′(o_t)
         d_o[...] = dm * tanh_c * dsigmoid(o)
         # (10) ∂c_t = ∂L/∂c_t + ∂m_t ⊙ o_t ⊙ tanh′(c_t) + pᵒ ⊙ δᵒ_t + what reaches it from t + 1
-        dc_t = dc[t] + dm * o * dtanh(tanh_c) + p_o * d_o + dc_next
+        dc_t = dc[t] + dc_next + dm * o * dtanh(tanh_c) + p_o * d_o
         # (11) δⁱ_t = ∂c_t ⊙ g_t ⊙ σ′(i_t),  δᶠ_t = ∂c_t ⊙ c_{t-1} ⊙ σ′(f_t)
         d_i[...] = dc_t * g * dsigmoid(i)
         d_f[...] = dc_t * before_c[t] * dsigmoid(f)

@@ -20,7 +20,7 @@ TANH_C = "tanh_c = tanh(all_c[t])"
 REACHED = "reached[t] = dh[t] + dh_next"
 DM = "dm = reached[t] if P is None else reached[t] @ P"
 D_O = "d_o[...] = dm * tanh_c * dsigmoid(o)"
-DC_T = "dc_t = dc[t] + dm * o * dtanh(tanh_c) + p_o * d_o + dc_next"
+DC_T = "dc_t = dc[t] + dc_next + dm * o * dtanh(tanh_c) + p_o * d_o"
 D_I = "d_i[...] = dc_t * g * dsigmoid(i)"
 D_F = "d_f[...] = dc_t * before_c[t] * dsigmoid(f)"
 D_G = "d_g[...] = dc_t * i * dtanh(g)"
@@ -213,7 +213,7 @@ MUTANTS = (
         "cell-carry-overwritten",
         "= where += is meant: ∂c_t is what this step's output makes of it",
         "tensorflow/swift-apis#518",
-        {DC_T: "dc_t = dc[t] + dm * o * dtanh(tanh_c) + dc_next * (t == len(delta) - 1)"},
+        {DC_T: DC_T.replace("dc_next", "dc_next * (t == len(delta) - 1)")},
     ),
     _mutant(
         "cell-reset-at-even-steps",

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -43,6 +43,7 @@ class Cell:
         taps: shape by letter of each intermediate cotangent of a step, such as `{"delta": "4H"}`.
         shown: for each equation, by its number, the quantities that show it, "dU db".
         options: for each keyword of both forwards, the values to draw from.
+        positive: initial states that have to be above 0: 1/2 + y² for a y that is drawn.
     """
 
     name: str
@@ -53,13 +54,17 @@ class Cell:
     taps: Mapping[str, str]
     shown: Mapping[int, str]
     options: Mapping[str, Sequence[Any]] = field(default_factory=dict)
+    positive: Sequence[str] = ()
 
     def pair(self, layer: ModuleType | None = None) -> Pair:
         """The cell on sequences, with cotangents for all states and all last states.
 
         With `layer`, a changed copy of the module by hand takes its place.
         """
-        return _pair(self, layer or self.by_hand)
+        pair = _pair(self, layer or self.by_hand)
+        for name in self.positive:
+            pair = _positive(pair, name)
+        return pair
 
 
 def _pair(cell: Cell, by_hand: ModuleType) -> Pair:
@@ -126,6 +131,29 @@ def _pair(cell: Cell, by_hand: ModuleType) -> Pair:
         optional={*all_states, *last_states},
         equations=shown,
     )
+
+
+def _positive(pair: Pair, name: str) -> Pair:
+    """The pair with 1/2 + y² for an initial state, and y drawn in its place."""
+
+    def started(i: Arrays) -> Arrays:
+        return {**i, name: i[name].dtype.type(0.5) + i[name] * i[name]}
+
+    def forward(i: Arrays, **given: Any) -> tuple[Arrays, Any]:
+        found, kept = pair.forward(started(i), **given)
+        return found, (kept, i[name])
+
+    def backward(kept: Any, d: Arrays) -> Arrays:
+        assert pair.backward is not None
+        grads = pair.backward(kept[0], d)
+        return {**grads, name: grads[name] * (2 * kept[1])}
+
+    def twin(i: Arrays, **given: Any) -> Arrays:
+        found: Arrays = pair.twin({**i, name: 0.5 + i[name] * i[name]}, **given)
+        return found
+
+    # y is no state that a step could start from
+    return replace(pair, forward=forward, backward=backward, twin=twin, untied=None, states={})
 
 
 def _tuple(found: Any) -> tuple[Any, ...]:

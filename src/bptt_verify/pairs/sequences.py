@@ -1,8 +1,7 @@
-"""What is made of cells, beside its twin: different lengths, and states that start above 0."""
+"""What is made of cells, beside its twin: sequences of different lengths."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -58,29 +57,4 @@ def ragged_pair(cell: Cell, layer: ModuleType = manual_bptt.ragged) -> Pair:
         twin=twin,
         optional=one.optional,
         equations={k: e for k, e in one.equations.items() if not k.startswith("d")},
-    )
-
-
-def positive_start(pair: Pair) -> Pair:
-    """The pair with 1/2 + y² where it starts from h0, and y drawn in its place."""
-
-    def started(i: Arrays) -> Arrays:
-        return {**i, "h0": i["h0"].dtype.type(0.5) + i["h0"] * i["h0"]}
-
-    def forward(i: Arrays, **given: Any) -> tuple[Arrays, Any]:
-        found, kept = pair.forward(started(i), **given)
-        return found, (kept, i["h0"])
-
-    def backward(kept: Any, d: Arrays) -> Arrays:
-        assert pair.backward is not None
-        grads = pair.backward(kept[0], d)
-        return {**grads, "h0": grads["h0"] * (2 * kept[1])}
-
-    return replace(
-        pair,
-        forward=forward,
-        backward=backward,
-        twin=lambda i, **given: pair.twin({**i, "h0": 0.5 + i["h0"] * i["h0"]}, **given),
-        untied=None,
-        states={},
     )
