@@ -47,6 +47,11 @@ def dsigmoid(s: Array) -> Array:
     return s * (1 - s)
 
 
+def log_sigmoid(a: Array) -> Array:
+    """log σ(a) = min(a, 0) - log(1 + exp(-|a|)), which keeps its digits where σ(a) is near 1"""
+    return np.minimum(a, 0) - np.log1p(np.exp(-np.abs(a)))
+
+
 def relu(a: Array) -> Array:
     """s = max(a, 0)"""
     return np.maximum(a, 0)

@@ -81,7 +81,7 @@ def init(
     D, H = _door.size("input_size", input_size), _door.size("hidden_size", hidden_size)
     kind = _door.float_dtype("dtype", dtype)
     U = initial.fan_in(rng, 3 * H, D, kind)
-    W = np.concatenate([initial.orthogonal(rng, H, kind) for _ in range(3)])
+    W = initial.orthogonal_blocks(rng, 3, H, kind)
     return Params(U, W, np.zeros(3 * H, kind) if bias else None)
 
 

@@ -19,3 +19,8 @@ def orthogonal(rng: np.random.Generator, n: int, dtype: np.dtype[Any]) -> Array:
     """A random orthogonal (n, n) matrix: W of this kind neither shrinks nor grows δ by itself."""
     q, r = np.linalg.qr(rng.standard_normal((n, n)))
     return (q * np.sign(np.diag(r))).astype(dtype)
+
+
+def orthogonal_blocks(rng: np.random.Generator, blocks: int, n: int, dtype: np.dtype[Any]) -> Array:
+    """A random orthogonal matrix for each of several gates, (blocks * n, n)."""
+    return np.concatenate([orthogonal(rng, n, dtype) for _ in range(blocks)])

@@ -117,7 +117,7 @@ def init(
     if peepholes:
         p = np.zeros(3 * H, kind)
     if output_size is None:
-        W = np.concatenate([initial.orthogonal(rng, H, kind) for _ in range(4)])
+        W = initial.orthogonal_blocks(rng, 4, H, kind)
     else:
         R = _door.size("output_size", output_size)
         W = initial.fan_in(rng, 4 * H, R, kind)

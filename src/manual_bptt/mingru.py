@@ -34,7 +34,7 @@ from numpy.typing import DTypeLike
 from manual_bptt import _door, initial
 from manual_bptt._door import Array
 from manual_bptt._flat import flat
-from manual_bptt.activations import dsigmoid, sigmoid
+from manual_bptt.activations import dsigmoid, log_sigmoid, sigmoid
 
 Form = Literal["sequential", "parallel"]
 
@@ -154,11 +154,6 @@ def _all_at_once(a_z: Array, a_n: Array, h0: Array) -> Array:
     log_n = np.where(a_n >= 0, np.log(np.maximum(a_n, 0) + a_n.dtype.type(0.5)), log_sigmoid(a_n))
     terms = np.concatenate([np.log(h0)[None], log_sigmoid(a_z) + log_n - A])
     return np.exp(A + np.logaddexp.accumulate(terms, axis=0)[1:])
-
-
-def log_sigmoid(a: Array) -> Array:
-    """log σ(a) = min(a, 0) - log(1 + exp(-|a|))"""
-    return np.minimum(a, 0) - np.log1p(np.exp(-np.abs(a)))
 
 
 def backward(

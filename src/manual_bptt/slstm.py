@@ -41,7 +41,7 @@ from numpy.typing import DTypeLike
 from manual_bptt import _door, initial
 from manual_bptt._door import Array
 from manual_bptt._flat import flat
-from manual_bptt.activations import dsigmoid, dtanh, sigmoid, tanh
+from manual_bptt.activations import dsigmoid, dtanh, log_sigmoid, sigmoid, tanh
 
 
 class Params(NamedTuple):
@@ -108,7 +108,7 @@ def init(
     D, H = _door.size("input_size", input_size), _door.size("hidden_size", hidden_size)
     kind = _door.float_dtype("dtype", dtype)
     U = initial.fan_in(rng, 4 * H, D, kind)
-    W = np.concatenate([initial.orthogonal(rng, H, kind) for _ in range(4)])
+    W = initial.orthogonal_blocks(rng, 4, H, kind)
     b = None
     if bias:
         b = np.zeros(4 * H, kind)
@@ -262,11 +262,6 @@ def backward(
     # (19) ∂L/∂x_t = Uᵀ δ_t; and what goes on to t = 0
     dx = (flat(delta) @ U).reshape(x.shape)  # (T, B, D)
     return Grads(dU, dW, db, dx, dh_next, dc_next, dn_next, dm_next, delta)
-
-
-def log_sigmoid(a: Array) -> Array:
-    """log σ(a) = min(a, 0) - log(1 + exp(-|a|))"""
-    return np.minimum(a, 0) - np.log1p(np.exp(-np.abs(a)))
 
 
 def _weights(params: Params, shapes: _door.Shapes, dtype: np.dtype[Any] | None = None) -> Params:
