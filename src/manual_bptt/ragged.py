@@ -38,6 +38,7 @@ class Cache(NamedTuple):
 
     stretches: list[Stretch]
     order: Array  # (B,): the sequences, longest first
+    last: list[Array]  # (B, N) each: the last states, in that order
     steps: int  # T, padding included
 
 
@@ -88,7 +89,7 @@ def forward(
     for stretch, found in zip(stretches, parts, strict=True):
         for a, part in zip(whole, found, strict=True):
             a[stretch.first : stretch.last, order[: stretch.alive]] = part
-    return tuple(whole), tuple(_put(s, order) for s in now), Cache(stretches, order, T)
+    return tuple(whole), tuple(_put(s, order) for s in now), Cache(stretches, order, now, T)
 
 
 def backward(
@@ -115,17 +116,17 @@ def backward(
     order, T = cache.order, cache.steps
     B = len(order)
     starts = [name for name in cell.Grads._fields if name.endswith("0")]
-    carried: list[Array | None] = [None if d is None else np.array(d[order]) for d in dlast]
+    carried = [
+        np.zeros_like(s) if d is None else np.array(d[order])
+        for s, d in zip(cache.last, dlast, strict=True)
+    ]
     total: dict[str, Any] = {}
     for first, last, alive, kept in reversed(cache.stretches):
         each = [None if d is None else d[first:last, order[:alive]] for d in dstates]
-        ends = [None if d is None else d[:alive] for d in carried]
+        ends = [d[:alive] for d in carried]
         grads = cell.backward(params, kept, _grouped(cell, each), _grouped(cell, ends))._asdict()
-        for k, name in enumerate(starts):
-            reached = grads.pop(name)
-            if carried[k] is None:
-                carried[k] = np.zeros((B, reached.shape[-1]), reached.dtype)
-            carried[k][:alive] = reached  # type: ignore[index]
+        for d, name in zip(carried, starts, strict=True):
+            d[:alive] = grads.pop(name)
         for name, g in grads.items():
             if name in cell.Params._fields:
                 total[name] = g if name not in total or g is None else total[name] + g
@@ -133,7 +134,7 @@ def backward(
                 if name not in total:
                     total[name] = np.zeros((T, B, g.shape[-1]), g.dtype)
                 total[name][first:last, order[:alive]] = g
-    total |= {name: _put(d, order) for name, d in zip(starts, carried, strict=True)}  # type: ignore[arg-type]
+    total |= {name: _put(d, order) for name, d in zip(starts, carried, strict=True)}
     return cell.Grads(**total)
 
 
