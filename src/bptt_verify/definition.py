@@ -44,6 +44,9 @@ FLOAT_STEP = 2.0**-17
 
 COMPLEX_STEP = 1e-30
 
+Around = Callable[[], AbstractContextManager[None]]
+"""What one call of the subject's forward is made in."""
+
 Who = Literal["subject", "twin", "forward", "undecided"]
 
 
@@ -119,7 +122,7 @@ def vote(
     dtype: np.dtype[Any],
     got: float | str,
     *,
-    around: Callable[[], AbstractContextManager[None]] | None = nullcontext,
+    around: Around | None = nullcontext,
 ) -> Majority:
     """Ask all about one entry in which the subject's value and the twin's disagree.
 
@@ -264,9 +267,7 @@ def _band(value: float, sigma: float, dtype: np.dtype[Any]) -> float:
     return multiplier(dtype) * max(sigma, unit_roundoff(dtype) * abs(value))
 
 
-def _of_the_forward(
-    entry: Entry, double: Answer, around: Callable[[], AbstractContextManager[None]]
-) -> Vote:
+def _of_the_forward(entry: Entry, double: Answer, around: Around) -> Vote:
     """A complex step where differences confirm it, differences elsewhere."""
     pair, drawn = entry.oracle.pair, entry.drawn
 

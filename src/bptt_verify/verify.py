@@ -6,7 +6,7 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -19,7 +19,7 @@ from numpy.typing import DTypeLike
 from bptt_verify import draw, subject
 from bptt_verify import isolate as isolated
 from bptt_verify.compare import errors
-from bptt_verify.definition import Entry, vote
+from bptt_verify.definition import Around, Entry, vote
 from bptt_verify.draw import Case
 from bptt_verify.guard import LIMIT, LONGEST, Guard
 from bptt_verify.judge import STEPS, XLA, Failed, Judge
@@ -29,9 +29,6 @@ from bptt_verify.primitives import SAMPLES
 from bptt_verify.report import Failure, Report, versions
 from bptt_verify.tally import Tally
 from bptt_verify.tolerance import DTYPES
-
-Around = Callable[[], AbstractContextManager[None]]
-"""What one call of the subject's forward is made in."""
 
 AT_ONCE = 8192
 """Cases drawn before they are judged together."""

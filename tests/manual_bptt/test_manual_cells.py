@@ -153,6 +153,7 @@ def test_the_forget_offset_is_a_bias_of_the_forget_gate():
     b[H : 2 * H] += 1
     offset, _ = lstm.forward(LSTM, X, forget_offset=1.0)
     stored, _ = lstm.forward(LSTM._replace(b=b), X)
+    # φ is added after b or with it: a rounding or two at each step
     np.testing.assert_allclose(offset.h, stored.h, rtol=1e-12)
     with pytest.raises(ValueError, match="forget_offset: expected a finite number, got nan"):
         lstm.forward(LSTM, X, forget_offset=np.nan)
@@ -164,6 +165,7 @@ def test_initial_weights_have_the_shapes_and_dtype_and_run(module, dtype):
     params = module.init(np.random.default_rng(1), D, H, dtype=dtype)
     assert {a.dtype for a in params if a is not None} == {np.dtype(dtype)}
     for block in np.split(params.W, len(params.W) // H):
+        # of float32: a sum of five products is off by some 1e-7
         np.testing.assert_allclose(block @ block.T, np.eye(H), atol=1e-6)
     states, _ = module.forward(params, X.astype(dtype))
     assert tuple_of(states)[0].shape == (T, B, H)
@@ -194,6 +196,7 @@ def test_the_minimal_unit_is_the_same_step_by_step_and_all_at_once(dtype):
     x, h0 = X.astype(dtype), np.full((B, H), 0.5, dtype)
     one, cache = mingru.forward(params, x, h0)
     other, parallel = mingru.forward(params, x, h0, form="parallel")
+    # logarithms of the size of T, exponentiated: some ten roundings; the pair has the derived band
     close = {"rtol": 1e-5 if dtype == np.float32 else 1e-13}
     np.testing.assert_allclose(one, other, **close)
     d = normal(T, B, H).astype(dtype)

@@ -47,6 +47,7 @@ def test_each_sequence_is_as_if_it_were_alone(cell):
             continue
         one = [s[k : k + 1] for s in start]
         own, kept = module.forward(params, X[:n, k : k + 1], *one, **options)
+        # a product of more rows may be added up in another order; the pairs have the derived band
         for a, b in zip(states, parts(own), strict=True):
             np.testing.assert_allclose(a[:n, k], b[:, 0], rtol=1e-12)
         each = [d[:n, k : k + 1] for d in dstates]
