@@ -51,14 +51,6 @@ class Interpreter(ABC):
         """The same value, which stands in the jaxpr, in every row."""
         return self.spread(value)
 
-    def look_at(self, jaxpr: Jaxpr) -> None:
-        """Look at a jaxpr before it is evaluated for the first time."""
-        return
-
-    def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
-        """Look at a scan before it is run."""
-        return
-
     def loop(self) -> AbstractContextManager[Callable[[], None]]:
         """The steps of a loop, each of which begins by calling what this gives."""
         return nullcontext(lambda: None)
@@ -89,7 +81,6 @@ class Interpreter(ABC):
     def _plan(self, jaxpr: Jaxpr) -> Plan:
         """What is known of a jaxpr beforehand, found once."""
         if id(jaxpr) not in self._plans:
-            self.look_at(jaxpr)
             self._plans[id(jaxpr)] = jaxpr, _plan(jaxpr)  # the jaxpr too: its id stays its
         return self._plans[id(jaxpr)][1]
 
@@ -163,7 +154,6 @@ def _scan(run: Interpreter, p: dict[str, Any], x: list[Array]) -> list[Array]:
     consts, carry, xs = x[:n], x[n:m], x[m:]
     steps = range(p["length"])
     body = p["jaxpr"]
-    run.look_at_scan(body.jaxpr, n, m - n, p["length"])
     stacked: list[Array] = []
     with run.loop() as begin:
         for t in reversed(steps) if p["reverse"] else steps:
@@ -221,3 +211,41 @@ CONTROL: dict[str, Callable[..., list[Array]]] = {
     "split": _split,
 }
 """Primitives with several results: control flow, whose body is a jaxpr of its own, and split."""
+
+
+class Inner(NamedTuple):
+    """A jaxpr that an equation calls, and the border to it."""
+
+    jaxpr: Jaxpr
+    links: list[tuple[Any, Var]]
+    """Where a value comes from, and its name there: on the other side, or in the next step."""
+
+
+def inner(eqn: Any) -> list[Inner]:
+    """The jaxprs that an equation calls; none if it computes."""
+    name, p, x = eqn.primitive.name, eqn.params, list(eqn.invars)
+    if name in CALLS:
+        return [_inner(p[CALLS[name]], x, eqn.outvars)]
+    if name == "scan":
+        return [_inner(p["jaxpr"], x, eqn.outvars, p["num_consts"], p["num_carry"])]
+    if name == "while":
+        n, m = p["cond_nconsts"], p["body_nconsts"]
+        state = x[n + m :]
+        body = _inner(p["body_jaxpr"], x[n:], eqn.outvars, m, len(state))
+        return [_inner(p["cond_jaxpr"], x[:n] + state, []), body]
+    if name == "cond":
+        return [_inner(branch, x[1:], eqn.outvars) for branch in p["branches"]]
+    return []
+
+
+def _inner(
+    called: Any, entering: list[Any], leaving: list[Var], consts: int = 0, carry: int = 0
+) -> Inner:
+    jaxpr: Jaxpr = getattr(called, "jaxpr", called)
+    inside, results = jaxpr.invars, jaxpr.outvars
+    links = [
+        *zip(entering, inside, strict=True),
+        *zip(results[:carry], inside[consts : consts + carry], strict=True),
+        *(zip(results, leaving, strict=True) if leaving else ()),
+    ]
+    return Inner(jaxpr, links)

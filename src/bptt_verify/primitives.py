@@ -181,6 +181,9 @@ FUNCTIONS = {
     *("sinh", "cosh", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2", "rsqrt"),
 }
 
+# Whose result may be too small for any number but 0, though no operand is 0.
+VANISHING = {"exp", "exp2", "logistic", "mul", "div", "square", "integer_pow"}
+
 # Exact for numbers of few digits.
 SUMMING = {"add", "add_any", "sub", "reduce_sum"}
 MULTIPLYING = {"mul", "dot_general"}

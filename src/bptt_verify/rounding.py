@@ -45,6 +45,7 @@ from bptt_verify.primitives import (
     SAMPLES,
     STEPPED,
     SUMMING,
+    VANISHING,
     align,
 )
 from bptt_verify.sums import Sums
@@ -104,16 +105,7 @@ class Rounding(Interpreter):
         self.peak = np.zeros(cases)
         """The largest magnitude met on the way."""
         self._noise = Noise(rng)
-        self._sums = Sums()
         self._operands: dict[int, list[Array]] = {}
-
-    def look_at(self, jaxpr: Jaxpr) -> None:
-        """Note its sums of sums."""
-        self._sums.look_at(jaxpr)
-
-    def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
-        """Note what is added up over its steps."""
-        self._sums.look_at_scan(body, consts, carry, length)
 
     def loop(self) -> AbstractContextManager[Callable[[], None]]:
         """The steps of a loop, which share noise in some samples."""
@@ -123,6 +115,7 @@ class Rounding(Interpreter):
         self, closed: ClosedJaxpr, arguments: Sequence[Array]
     ) -> list[tuple[Array, NDArray[np.float64]]]:
         """The outputs of the jaxpr, each with its σ; the first axis of all counts the cases."""
+        self._sums = Sums(closed.jaxpr)
         with np.errstate(all="ignore"):  # infinities and NaN are looked at where they matter
             spread = [np.repeat(a, SAMPLES + 1, axis=0) for a in arguments]
             arrays = self.evaluate(closed.jaxpr, closed.consts, spread)
@@ -216,9 +209,12 @@ class Rounding(Interpreter):
         Of their own and of that of their terms, whose squares add up to root²: what a sum in any
         order rounds on its way is as large as its terms, however small the sum, and is different
         in every sum, also of the same numbers. The array, which nobody else holds, is overwritten.
+        The root is that of each sample, or one for them all.
         """
-        rows = self.apart(x)
-        reach = np.hypot(rows[:, 0], root)
+        rows, own = self.apart(x), self.rows == len(root)
+        roots = self.apart(root) if own else root[:, None]
+        root = roots[:, 0]
+        reach = np.hypot(rows if own else rows[:, :1], roots)
         # no partial sum is larger than √terms root
         self._note_peak(np.sqrt(terms)[:, None] * root.reshape(self.cases, -1))
         tiny = (reach < self.smallest / self.u) & (reach > 0)
@@ -228,7 +224,7 @@ class Rounding(Interpreter):
         if exact is not None:
             unit = np.where(exact, 0, unit)
         reach *= unit.reshape(self.cases, *(1,) * (reach.ndim - 1))
-        rows += self._noise(rows.shape[1:]) * reach[:, None]
+        rows += self._noise(rows.shape[1:]) * reach
         rows += self._zeros(rows, root)
         return rows.reshape(x.shape)
 
@@ -330,9 +326,10 @@ class Rounding(Interpreter):
 
         terms, root = self._terms(name, p, x, evaluate)
         if id(eqn) in self._sums.chained and x[0].dtype.kind == "f":
-            # one of several sums in a row, which the subject may make in another order
+            # one of several sums in a row, which the subject may make in another order; each sample
+            # has its own: terms that are 0 but for rounding may cancel
             terms = np.ones(self.cases)
-            root = np.hypot(*(self.apart(a)[:, 0] for a in x))
+            root = np.hypot(*x)
         if terms is not None:
             terms = terms * self._sums.steps.get(id(eqn), 1)
         exact = self._exact(name, x, terms)
@@ -411,11 +408,27 @@ class Rounding(Interpreter):
     ) -> Array:
         if out.dtype.kind != "f" or name in STEPPED:
             return self.decide(out, x)
+        if name in VANISHING and self.dtype == np.float64:
+            out = self._vanished(out, x)
         if name in MOVED:
             return out
         if name in FUNCTIONS:
             return self.blur(out, LIBRARY**2, exact, fresh=True)
         return self.blur(out, 1.0 if terms is None else terms, exact, fresh=True)
+
+    def _vanished(self, out: Array, x: list[Array]) -> Array:
+        """A result that is 0 because it is too small for float64 may be a subnormal elsewhere."""
+        rows = self.apart(out)
+        gone = rows[:, 0] == 0
+        for a in x:
+            # exp(-∞) and 0 times anything are 0
+            gone = gone & (self.apart(a)[:, 0] != 0) & np.isfinite(self.apart(a)[:, 0])
+        if not gone.any():
+            return out
+        signs = [np.sign(a) for a in x] if len(x) > 1 else [np.ones(1)]
+        some = np.abs(self._noise(rows.shape[1:])) * self.magnified * self.smallest
+        some = some * self.apart(np.broadcast_to(math.prod(signs), out.shape))
+        return np.where(gone[:, None], some, rows).reshape(out.shape)
 
     def _margin(self, a: Array, b: Array) -> None:
         """A comparison is decided when its operands differ by more than their spread."""

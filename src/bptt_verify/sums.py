@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from jax.extend.core import Jaxpr, Literal, Var
 
-from bptt_verify.interpreter import is_float
+from bptt_verify.interpreter import inner, is_float
 from bptt_verify.primitives import ADDING
 
 SAME = {"transpose", "reshape", "convert_element_type", "copy"}
@@ -19,6 +19,12 @@ ADDITIONS = {"add", "add_any", "sub"}
 
 BETWEEN = {*SAME, "broadcast_in_dim", "neg"}
 """What may stand between a sum and the sum it is a term of."""
+
+CHOOSING = {
+    *BETWEEN,
+    *("select_n", "slice", "dynamic_slice", "squeeze", "pad", "concatenate", "stack", "rev"),
+}
+"""The same, where the sum of some entries, and no sum of other entries, goes on."""
 
 TOTALS = {*ADDING, "cumlogsumexp"}
 """Sums of many."""
@@ -42,7 +48,7 @@ class Increment(NamedTuple):
 class Sums:
     """What is known of sums before they are evaluated, by the identity of their equations."""
 
-    def __init__(self) -> None:
+    def __init__(self, jaxpr: Jaxpr) -> None:
         self.chained = set[int]()
         """Sums of two of which one is such a sum, as in a + b + c."""
         self.parts: dict[int, list[Part]] = {}
@@ -53,9 +59,51 @@ class Sums:
         """What is added up over the steps of a scan as it is."""
         self.steps: dict[int, int] = {}
         """Sums of many that are added up over so many steps."""
+        self._jaxpr = jaxpr  # the identities stay those of its equations
+        self._behind: dict[Var, list[Any]] = defaultdict(list)
+        additions: list[Any] = []
+        self._look_into(jaxpr, additions)
+        for eqn in additions:
+            for before in self._sums_behind(eqn.invars):
+                self.chained |= {id(before), id(eqn)}
 
-    def look_at(self, jaxpr: Jaxpr) -> None:
-        """Note the sums of sums."""
+    def _look_into(self, outer: Jaxpr, additions: list[Any]) -> None:
+        """Note the sums of this jaxpr, and of all that it calls; and where each value is from."""
+        self._look_at(outer)
+        for eqn in outer.eqns:
+            if eqn.primitive.name in ADDITIONS:
+                additions.append(eqn)
+            called = inner(eqn)
+            for jaxpr, links in called:
+                for source, name in links:
+                    self._behind[name].append(source)
+                self._look_into(jaxpr, additions)
+            if eqn.primitive.name == "scan":
+                p = eqn.params
+                self._look_at_scan(p["jaxpr"].jaxpr, p["num_consts"], p["num_carry"], p["length"])
+            if not called:
+                for var in eqn.outvars:
+                    self._behind[var].append(eqn)
+
+    def _sums_behind(self, atoms: list[Any]) -> list[Any]:
+        """The sums that these terms are, in whichever jaxpr they are made."""
+        waiting, seen, found = list(atoms), set[Var](), []
+        while waiting:
+            atom = waiting.pop()
+            if isinstance(atom, Literal) or atom in seen:
+                continue
+            seen.add(atom)
+            for source in self._behind.get(atom, ()):
+                if isinstance(source, Var | Literal):
+                    waiting.append(source)
+                elif source.primitive.name in ADDITIONS:
+                    found.append(source)
+                elif source.primitive.name in CHOOSING:
+                    waiting += source.invars
+        return found
+
+    def _look_at(self, jaxpr: Jaxpr) -> None:
+        """Note the sums of many of which each term is a sum."""
         makers = {var: eqn for eqn in jaxpr.eqns for var in eqn.outvars}
 
         def behind(atom: Any, way: list[Any]) -> tuple[Any, list[Any]]:
@@ -71,16 +119,11 @@ class Sums:
                 yield from list(parts(term, way)) or [Part(sum_, i, way)]
 
         for eqn in jaxpr.eqns:
-            if eqn.primitive.name in ADDITIONS:
-                for atom in eqn.invars:
-                    before, _ = behind(atom, [])
-                    if before is not None:
-                        self.chained |= {id(before), id(eqn)}
-            elif eqn.primitive.name == "reduce_sum":
+            if eqn.primitive.name == "reduce_sum":
                 self.parts[id(eqn)] = list(parts(eqn.invars[0], []))
                 self.taken_apart.update(id(part.sum) for part in self.parts[id(eqn)])
 
-    def look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
+    def _look_at_scan(self, body: Jaxpr, consts: int, carry: int, length: int) -> None:
         """Note what is added up over the steps of a scan: a carry plus something.
 
         Each such term gets the noise of a sum of them all: those of a product or a sum in the step

@@ -228,6 +228,64 @@ def test_a_sum_over_the_steps_of_a_scan_has_the_noise_of_one_sum():
     assert np.mean(spread[::2]) > 1.5 * np.mean(spread[1::2])
 
 
+def in_a_scan(state, x):
+    """The sum of two, the second of which comes step by step."""
+    return lax.scan(lambda s, x_t: (s + x_t, None), state, x[None])[0]
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        lambda a, b, c: (a + b) + c,
+        lambda a, b, c: in_a_scan(c, a + b),
+        lambda a, b, c: in_a_scan(a, b) + c,
+        lambda a, b, c: lax.scan(lambda s, x_t: (s + x_t, s), a, jnp.stack([b, c]))[0],
+        lambda a, b, c: jax.jit(lambda a, b: jnp.where(a > 0, a + b, 0.0))(a, b) + c,
+        lambda a, b, c: lax.cond(c.sum() > 0, lambda a, b: a + b, lambda a, b: a, a, b) + c,
+        lambda a, b, c: (jnp.concatenate([a + b, b])[:3])[::-1] + c,
+    ],
+    ids=["plain", "into a scan", "out of a scan", "step to step", "call", "branch", "moved"],
+)
+def test_a_sum_of_three_has_the_noise_of_any_order_across_every_border(added):
+    # (a + b) + c is 2⁻³⁰, and a + (b + c) is 0 in float32
+    a, b, c = np.full(3, 3.0), np.full(3, -3.0), np.full(3, 2.0**-30)
+    _, ((value, sigma),) = run(added, a, b, c, dtype=F32)
+    np.testing.assert_array_equal(value, c)
+    assert (sigma > c / 4).all()
+
+
+def test_a_sum_of_three_is_as_noisy_as_terms_that_are_0_but_for_rounding():
+    def added(a, b, c):
+        nothing = a * b - a * b * 1.0 - c + c  # in float32 some 1e-7
+        return nothing + (c - nothing)
+
+    a, b, c = np.full(3, 1.1), np.full(3, 0.7), np.full(3, 2.0**-60)
+    _, ((_, sigma),) = run(added, a, b, c, dtype=F32)
+    assert (sigma > 2.0**-52).all()
+
+
+@pytest.mark.parametrize(
+    ("vanishing", "arguments"),
+    [
+        (lambda x: jnp.exp(x), (-746.0,)),
+        (lambda x: jax.nn.sigmoid(x), (-746.0,)),
+        (lambda x, y: x * y, (1e-200, -1e-200)),
+        (lambda x, y: x / y, (1e-200, 1e200)),
+    ],
+    ids=["exp", "sigmoid", "product", "quotient"],
+)
+def test_what_is_too_small_for_float64_may_be_a_subnormal_elsewhere(vanishing, arguments):
+    _, ((value, sigma),) = run(vanishing, *(np.full(3, a) for a in arguments))
+    np.testing.assert_array_equal(value, 0)
+    assert (sigma > 0).all()
+    assert (sigma < 1e-307).all()
+
+
+def test_a_product_with_0_and_an_exponential_of_minus_infinity_are_exactly_0():
+    for exact in (lambda x: 0.0 * x, lambda x: jnp.exp(-jnp.inf * x), lambda x: (x - x) / x):
+        assert run(exact, np.ones(1))[1][0] == (0, 0)
+
+
 def test_numbers_of_few_digits_make_ties_and_no_narrower_bands():
     from bptt_verify import Pair
     from bptt_verify.judge import Judge
