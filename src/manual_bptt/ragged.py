@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door
+from manual_bptt._cells import grouped, starts, tupled
 from manual_bptt._door import Array
 
 
@@ -76,7 +77,7 @@ def forward(
         alive = int((longest_first > first).sum())
         given = [] if now is None else [s[:alive].copy() for s in now]  # the cell keeps them
         found, cache = cell.forward(params, x[first:last, order[:alive]], *given, **options)
-        found = _tuple(found)
+        found = tupled(found)
         if now is None:
             now = [np.zeros((B, a.shape[-1]), a.dtype) for a in found]
         for s, a in zip(now, found, strict=True):
@@ -115,7 +116,6 @@ def backward(
     """
     order, T = cache.order, cache.steps
     B = len(order)
-    starts = [name for name in cell.Grads._fields if name.endswith("0")]
     carried = [
         np.zeros_like(s) if d is None else np.array(d[order])
         for s, d in zip(cache.last, dlast, strict=True)
@@ -124,8 +124,8 @@ def backward(
     for first, last, alive, kept in reversed(cache.stretches):
         each = [None if d is None else d[first:last, order[:alive]] for d in dstates]
         ends = [d[:alive] for d in carried]
-        grads = cell.backward(params, kept, _grouped(cell, each), _grouped(cell, ends))._asdict()
-        for d, name in zip(carried, starts, strict=True):
+        grads = cell.backward(params, kept, grouped(cell, each), grouped(cell, ends))._asdict()
+        for d, name in zip(carried, starts(cell), strict=True):
             d[:alive] = grads.pop(name)
         for name, g in grads.items():
             if name in cell.Params._fields:
@@ -134,7 +134,7 @@ def backward(
                 if name not in total:
                     total[name] = np.zeros((T, B, g.shape[-1]), g.dtype)
                 total[name][first:last, order[:alive]] = g
-    total |= {name: _put(d, order) for name, d in zip(starts, carried, strict=True)}
+    total |= {name: _put(d, order) for name, d in zip(starts(cell), carried, strict=True)}
     return cell.Grads(**total)
 
 
@@ -148,17 +148,8 @@ def reversed_within(sequence: Array, lengths: Array) -> Array:
     return np.take_along_axis(sequence, source[..., None], axis=0)
 
 
-def _grouped(cell: ModuleType, arrays: Sequence[Array | None]) -> Any:
-    """As the cell takes them: the one array, or its `States` of several."""
-    return arrays[0] if len(arrays) == 1 else cell.States(*arrays)
-
-
 def _put(sorted_rows: Array, order: Array) -> Array:
     """The rows, longest first, back in the order in which they came."""
     rows = np.empty_like(sorted_rows)
     rows[order] = sorted_rows
     return rows
-
-
-def _tuple(found: Any) -> tuple[Array, ...]:
-    return tuple(found) if isinstance(found, tuple) else (found,)

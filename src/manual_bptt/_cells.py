@@ -1,0 +1,49 @@
+"""What a cell is to whatever is made of cells: a module with Params, Grads, forward and backward.
+
+    forward(params, x, *start, **options) -> states, cache
+    backward(params, cache, dstates, dlast) -> Grads
+
+where states is one array (T, B, N), or the cell's `States` of several; the output is the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from manual_bptt._door import Array
+
+
+def tupled(states: Any) -> tuple[Array, ...]:
+    """The states of a cell one by one, also of one that has a single one."""
+    return tuple(states) if isinstance(states, tuple) else (states,)
+
+
+def grouped(cell: ModuleType, arrays: Sequence[Array | None]) -> Any:
+    """As the cell takes them: the one array, or its `States` of several."""
+    return arrays[0] if len(arrays) == 1 else cell.States(*arrays)
+
+
+def starts(cell: ModuleType) -> list[str]:
+    """The names of the states before the first step, "h0"."""
+    return [name for name in cell.Grads._fields if name.endswith("0")]
+
+
+def joined(cell: ModuleType, parts: Sequence[Any]) -> dict[str, Any]:
+    """The gradients of a sequence from those of its pieces, in order: all but those of the start.
+
+    Weights add up, from the last piece on; what each step has of its own is put one behind another.
+    """
+    whole: dict[str, Any] = {}
+    for name in set(cell.Grads._fields) - set(starts(cell)):
+        each = [getattr(part, name) for part in parts]
+        if each[0] is None:
+            whole[name] = None
+        elif name in cell.Params._fields:
+            whole[name] = sum(reversed(each[:-1]), start=each[-1])
+        else:
+            whole[name] = np.concatenate(each)
+    return whole
