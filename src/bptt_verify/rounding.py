@@ -428,7 +428,7 @@ class Rounding(Interpreter):
         signs = [np.sign(a) for a in x] if len(x) > 1 else [np.ones(1)]
         some = np.abs(self._noise(rows.shape[1:])) * self.magnified * self.smallest
         some = some * self.apart(np.broadcast_to(math.prod(signs), out.shape))
-        return np.where(gone[:, None], some, rows).reshape(out.shape)
+        return (rows + np.where(gone[:, None], some, 0)).reshape(out.shape)
 
     def _margin(self, a: Array, b: Array) -> None:
         """A comparison is decided when its operands differ by more than their spread."""

@@ -78,6 +78,11 @@ def dg(v: Array) -> Array:
     return np.where(v >= 0, v.dtype.type(1), dsigmoid(sigmoid(v)))
 
 
+def log_g(v: Array) -> Array:
+    """log g(v), which keeps its digits where g(v) is near 0"""
+    return np.where(v >= 0, np.log(np.maximum(v, 0) + v.dtype.type(0.5)), log_sigmoid(v))
+
+
 def init(
     rng: np.random.Generator,
     input_size: int,
@@ -133,7 +138,8 @@ def forward(
     # (2) z_t = σ(aᶻ_t)
     z, rest = sigmoid(a_z), sigmoid(-a_z)
     if form == "parallel":
-        h = _all_at_once(a_z, a_n, h0)
+        # log(1 - z_t) and log(z_t n_t),  1 - z = σ(-aᶻ)
+        h = all_at_once(log_sigmoid(-a_z), log_sigmoid(a_z) + log_g(a_n), h0)
     else:
         n = g(a_n)  # (3)
         h = np.empty((T, B, H), U.dtype)
@@ -146,13 +152,10 @@ def forward(
     return h, Cache(x, h0, z, rest, a_n, h, shapes.size)
 
 
-def _all_at_once(a_z: Array, a_n: Array, h0: Array) -> Array:
-    """(4′), all steps at once."""
-    # A_t = Σ_{s≤t} log(1 - z_s),  1 - z = σ(-aᶻ)
-    A = np.cumsum(log_sigmoid(-a_z), axis=0)
-    # log n_t
-    log_n = np.where(a_n >= 0, np.log(np.maximum(a_n, 0) + a_n.dtype.type(0.5)), log_sigmoid(a_n))
-    terms = np.concatenate([np.log(h0)[None], log_sigmoid(a_z) + log_n - A])
+def all_at_once(log_kept: Array, log_new: Array, h0: Array) -> Array:
+    """(4′), all steps at once: from the logarithms of what is kept of h_{t-1} and what is new."""
+    A = np.cumsum(log_kept, axis=0)  # A_t = Σ_{s≤t} log(1 - z_s)
+    terms = np.concatenate([np.log(h0)[None], log_new - A])
     return np.exp(A + np.logaddexp.accumulate(terms, axis=0)[1:])
 
 

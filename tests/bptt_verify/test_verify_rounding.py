@@ -281,6 +281,15 @@ def test_what_is_too_small_for_float64_may_be_a_subnormal_elsewhere(vanishing, a
     assert (sigma < 1e-307).all()
 
 
+def test_what_vanished_by_cancellation_alone_keeps_its_noise():
+    def nearly_nothing(a, b):  # 1e-316 off the 1e-216 that rounding makes of it
+        return (a - a / 3 * 3 + b) * b
+
+    _, ((value, sigma),) = run(nearly_nothing, np.full(3, 1.1), np.full(3, 1e-200))
+    np.testing.assert_array_equal(value, 0)
+    assert (sigma > 1e-218).all()
+
+
 def test_a_product_with_0_and_an_exponential_of_minus_infinity_are_exactly_0():
     for exact in (lambda x: 0.0 * x, lambda x: jnp.exp(-jnp.inf * x), lambda x: (x - x) / x):
         assert run(exact, np.ones(1))[1][0] == (0, 0)

@@ -5,12 +5,16 @@ from __future__ import annotations
 import jax_ref.gru
 import jax_ref.gru_before
 import jax_ref.lstm
+import jax_ref.lstm_norm
 import jax_ref.mingru
+import jax_ref.minlstm
 import jax_ref.slstm
 import manual_bptt.gru
 import manual_bptt.gru_before
 import manual_bptt.lstm
+import manual_bptt.lstm_norm
 import manual_bptt.mingru
+import manual_bptt.minlstm
 import manual_bptt.slstm
 from bptt_verify.pair import Pair
 from bptt_verify.pairs.article import (
@@ -21,22 +25,36 @@ from bptt_verify.pairs.article import (
     update_pair,
 )
 from bptt_verify.pairs.cells import Cell
-from bptt_verify.pairs.sequences import ragged_pair
+from bptt_verify.pairs.sequences import (
+    bidirectional_pair,
+    chunked_pair,
+    ragged_pair,
+    stack_pair,
+    windowed_pair,
+    zoneout_pair,
+)
 
 __all__ = [
     "ARTICLE",
     "CELLS",
     "REGISTRY",
     "SHOWN_BY",
+    "bidirectional_pair",
+    "chunked_pair",
     "model_pair",
     "ragged_pair",
     "readout_pair",
     "rnn_pair",
+    "stack_pair",
     "update_pair",
+    "windowed_pair",
+    "zoneout_pair",
 ]
 
 _LSTM_WEIGHTS = {"U": "4H D", "W": "4H H", "b": "4H"}
 _LSTM_SHOWN = {4: "c", 11: "delta", 13: "dW", 14: "dU db", 17: "dx dh0 dc0"}
+
+_MINLSTM_SHOWN = {4: "h", 7: "delta", 9: "dU db", 10: "dx dh0"}
 
 CELLS = {
     cell.name: cell
@@ -68,6 +86,21 @@ CELLS = {
             states={"h": "R", "c": "H"},
             taps={"delta": "4H"},
             shown={**_LSTM_SHOWN, 7: "h", 16: "dP"},
+        ),
+        Cell(
+            name="lstm-norm",
+            by_hand=manual_bptt.lstm_norm,
+            twin=jax_ref.lstm_norm,
+            weights={
+                **_LSTM_WEIGHTS,
+                **{"gamma_x": "4H", "gamma_h": "4H", "gamma_c": "H", "beta_c": "H"},
+            },
+            states={"h": "H", "c": "H"},
+            taps={"delta": "4H"},
+            shown={
+                **{4: "c", 6: "h", 11: "delta", 13: "dgamma_x dgamma_h db"},
+                **{14: "dgamma_c dbeta_c", 15: "dW", 16: "dU", 17: "dx dh0 dc0"},
+            },
         ),
         Cell(
             name="gru",
@@ -111,6 +144,26 @@ CELLS = {
             shown={4: "h", 6: "delta", 8: "dU db", 9: "dx dh0"},
         ),
         Cell(
+            name="minlstm",
+            by_hand=manual_bptt.minlstm,
+            twin=jax_ref.minlstm,
+            weights={"U": "3H D", "b": "3H"},
+            states={"h": "H"},
+            taps={"delta": "3H"},
+            shown=_MINLSTM_SHOWN,
+        ),
+        Cell(
+            name="minlstm-parallel",
+            by_hand=manual_bptt.minlstm,
+            twin=jax_ref.minlstm,
+            weights={"U": "3H D", "b": "3H"},
+            states={"h": "H"},
+            taps={"delta": "3H"},
+            options={"form": ("parallel",)},
+            positive=("h0",),
+            shown=_MINLSTM_SHOWN,
+        ),
+        Cell(
             name="slstm",
             by_hand=manual_bptt.slstm,
             twin=jax_ref.slstm,
@@ -146,6 +199,11 @@ REGISTRY: dict[str, Pair] = {
             *(cell.pair() for cell in CELLS.values()),
             ragged_pair(CELLS["lstm"]),
             ragged_pair(CELLS["gru"]),
+            bidirectional_pair(CELLS["lstm"]),
+            stack_pair(CELLS["lstm"], CELLS["gru"]),
+            zoneout_pair(CELLS["lstm"]),
+            windowed_pair(CELLS["gru"]),
+            chunked_pair(CELLS["lstm"]),
         )
     },
 }
