@@ -4,7 +4,7 @@ A mutant is a small textual change to a hand-written module, so that the referen
 clean. Each cell has a catalogue of its own; one more cell is one more line here.
 """
 
-from bptt_verify.mutants import gru, lstm, rnn, slstm
+from bptt_verify.mutants import composed, gru, lstm, lstm_norm, rnn, slstm
 from bptt_verify.mutants.mutant import Kill, Mutant, copied, kill, planted
 
 CATALOGUE: dict[str, Mutant] = {
@@ -16,6 +16,8 @@ CATALOGUE: dict[str, Mutant] = {
         *lstm.MUTANTS,
         *gru.MUTANTS,
         *slstm.MUTANTS,
+        *lstm_norm.MUTANTS,
+        *composed.MUTANTS,
     )
 }
 

@@ -1,4 +1,4 @@
-"""Wrong backwards for the sLSTM and the minGRU."""
+"""Wrong backwards for the sLSTM, the minGRU and the minLSTM."""
 
 from __future__ import annotations
 
@@ -22,6 +22,12 @@ DH_NEXT = "dh_next = rest[t] * dh[t]"
 D_Z = "d_z = dh * (g(a_n) - before) * z * rest"
 D_N = "d_n = dh * z * dg(a_n)"
 DG = "return np.where(v >= 0, v.dtype.type(1), dsigmoid(sigmoid(v)))"
+
+# … and of `manual_bptt.minlstm`
+DD = "dd = dh * (before - g(a_n)) * f * i"
+D_FI = "d_f, d_i = dd * sigmoid(-a_f), -dd * sigmoid(-a_i)"
+MIN_DH_NEXT = "dh_next = f[t] * dh[t]"
+MIN_D_N = "d_n = dh * i * dg(a_n)"
 
 
 def _mutant(cell: str, name: str, what: str, right: str, wrong: str) -> Mutant:
@@ -157,4 +163,37 @@ MUTANTS = (
         "return dsigmoid(sigmoid(v))",
     ),
     _mutant("mingru", "slope-one-everywhere", "1 also where aⁿ < 0", DG, "return np.ones_like(v)"),
+    _mutant(
+        "minlstm",
+        "i-sign",
+        "δⁱ without its minus: the gates add up to 1",
+        D_FI,
+        "d_f, d_i = dd * sigmoid(-a_f), dd * sigmoid(-a_i)",
+    ),
+    _mutant(
+        "minlstm",
+        "slope-of-log",
+        "σ(a) where the slope of log σ is σ(-a)",
+        D_FI,
+        "d_f, d_i = dd * sigmoid(a_f), -dd * sigmoid(a_i)",
+    ),
+    _mutant(
+        "minlstm",
+        "gates-apart",
+        "f (1 - f) by σ(aᶠ), as if the gates were not normalised",
+        D_FI,
+        "d_f, d_i = dd * sigmoid(a_f) * sigmoid(-a_f), -dd * sigmoid(a_i) * sigmoid(-a_i)",
+    ),
+    _mutant(
+        "minlstm", "i-missing", "f where f ⊙ i is meant", DD, "dd = dh * (before - g(a_n)) * f"
+    ),
+    _mutant(
+        "minlstm",
+        "h-for-h-before",
+        "h_t where h_{t-1} is meant",
+        DD,
+        DD.replace("before", "h"),
+    ),
+    _mutant("minlstm", "carry-by-i", "∂h goes back by i_t", MIN_DH_NEXT, "dh_next = i[t] * dh[t]"),
+    _mutant("minlstm", "g-slope-missing", "g′ is missing", MIN_D_N, "d_n = dh * i"),
 )
