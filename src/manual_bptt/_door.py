@@ -53,10 +53,14 @@ class Shapes:
         return _plain(array)
 
     def cotangents(self, name: str, value: object, letters: str, like: Array) -> Array:
-        """A float array as `floats`, of the dtype of the values it is about; None is zero."""
-        return (
-            np.zeros_like(like) if value is None else self.floats(name, value, letters, like.dtype)
-        )
+        """A float array as `floats`, of shape and dtype of the values it is about; None is zero."""
+        if value is None:
+            return np.zeros_like(like)
+        for text, n in zip(letters.split(), like.shape, strict=True):
+            times, letter = _axis(text)
+            self.size.setdefault(letter, n // times)
+            self._seen_in.setdefault(letter, "cache")
+        return self.floats(name, value, letters, like.dtype)
 
     def integers(
         self,

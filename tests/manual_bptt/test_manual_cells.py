@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from manual_bptt import gru, gru_before, lstm, mingru, rnn
+from manual_bptt import gru, gru_before, lstm, lstm_norm, mingru, minlstm, rnn
 
 T, B, D, H, R = 4, 2, 3, 5, 6
 RNG = np.random.default_rng(0)
@@ -20,10 +20,12 @@ PEEPHOLES = LSTM._replace(p=normal(3 * H))
 PROJECTION = PEEPHOLES._replace(W=normal(4 * H, R), P=normal(R, H))
 GRU = gru.Params(normal(3 * H, D), normal(3 * H, H), normal(3 * H), normal(H))
 BEFORE = gru_before.Params(*GRU[:3])
+NORM = lstm_norm.Params(*LSTM[:3], *(normal(n * H) for n in (4, 4, 1, 1)))
 CELLS = {
     "lstm": (lstm, LSTM, {"h0": (B, H), "c0": (B, H)}),
     "lstm-peephole": (lstm, PEEPHOLES, {"h0": (B, H), "c0": (B, H)}),
     "lstm-projection": (lstm, PROJECTION, {"h0": (B, R), "c0": (B, H)}),
+    "lstm-norm": (lstm_norm, NORM, {"h0": (B, H), "c0": (B, H)}),
     "gru": (gru, GRU, {"h0": (B, H)}),
     "gru-before": (gru_before, BEFORE, {"h0": (B, H)}),
 }
@@ -39,8 +41,8 @@ def cotangents(cell, make):
     module, _, start = CELLS[cell]
     each = [make((T, *shape)) for shape in start.values()]
     last = [make(shape) for shape in start.values()]
-    if module is lstm:
-        return lstm.States(*each), lstm.States(*last)
+    if len(start) > 1:
+        return module.States(*each), module.States(*last)
     return each[0], last[0]
 
 
@@ -112,7 +114,7 @@ def test_what_is_left_out_is_zero(cell):
         np.testing.assert_array_equal(a, b)
     each, last = cotangents(cell, np.ones)
     zeros = cotangents(cell, np.zeros)
-    absent = lstm.States(None, None) if module is lstm else None
+    absent = module.States(None, None) if len(start) > 1 else None
     for given, explicit in (((each,), (each, zeros[1])), ((absent, last), (zeros[0], last))):
         for a, b in zip(
             module.backward(params, cache, *given),
@@ -124,7 +126,7 @@ def test_what_is_left_out_is_zero(cell):
                 np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", CELLS.keys() - {"lstm-norm"})  # which has no use without one
 def test_a_layer_without_bias_is_one_with_zeros_for_it(cell):
     module, params, _ = CELLS[cell]
     biases = [k for k in params._fields if k.startswith("b") and getattr(params, k) is not None]
@@ -160,7 +162,7 @@ def test_the_forget_offset_is_a_bias_of_the_forget_gate():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("module", [lstm, gru, gru_before])
+@pytest.mark.parametrize("module", [lstm, lstm_norm, gru, gru_before])
 def test_initial_weights_have_the_shapes_and_dtype_and_run(module, dtype):
     params = module.init(np.random.default_rng(1), D, H, dtype=dtype)
     assert {a.dtype for a in params if a is not None} == {np.dtype(dtype)}
@@ -169,7 +171,8 @@ def test_initial_weights_have_the_shapes_and_dtype_and_run(module, dtype):
         np.testing.assert_allclose(block @ block.T, np.eye(H), atol=1e-6)
     states, _ = module.forward(params, X.astype(dtype))
     assert tuple_of(states)[0].shape == (T, B, H)
-    assert module.init(np.random.default_rng(1), D, H, bias=False).b is None
+    if module is not lstm_norm:
+        assert module.init(np.random.default_rng(1), D, H, bias=False).b is None
     with pytest.raises(ValueError, match="hidden_size: expected at least 1, got 0"):
         module.init(np.random.default_rng(1), D, 0)
 
@@ -191,20 +194,37 @@ def test_the_states_cannot_be_written_to(cell):
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_the_minimal_unit_is_the_same_step_by_step_and_all_at_once(dtype):
-    params = mingru.init(np.random.default_rng(1), D, H, dtype=dtype)
+@pytest.mark.parametrize("module", [mingru, minlstm])
+def test_the_minimal_units_are_the_same_step_by_step_and_all_at_once(module, dtype):
+    params = module.init(np.random.default_rng(1), D, H, dtype=dtype)
     x, h0 = X.astype(dtype), np.full((B, H), 0.5, dtype)
-    one, cache = mingru.forward(params, x, h0)
-    other, parallel = mingru.forward(params, x, h0, form="parallel")
+    one, cache = module.forward(params, x, h0)
+    other, parallel = module.forward(params, x, h0, form="parallel")
     # logarithms of the size of T, exponentiated: some ten roundings; the pair has the derived band
     close = {"rtol": 1e-5 if dtype == np.float32 else 1e-13}
     np.testing.assert_allclose(one, other, **close)
     d = normal(T, B, H).astype(dtype)
     for a, b in zip(
-        mingru.backward(params, cache, d), mingru.backward(params, parallel, d), strict=True
+        module.backward(params, cache, d), module.backward(params, parallel, d), strict=True
     ):
         np.testing.assert_allclose(a, b, atol=close["rtol"])
     with pytest.raises(ValueError, match="h0: expected values above 0 for form='parallel'"):
-        mingru.forward(params, x, form="parallel")
+        module.forward(params, x, form="parallel")
     with pytest.raises(ValueError, match="form: expected sequential or parallel, got 'both'"):
-        mingru.forward(params, x, h0, form="both")
+        module.forward(params, x, h0, form="both")
+
+
+def test_where_both_gates_of_the_minimal_lstm_close_they_still_add_up_to_1():
+    params = minlstm.Params(np.zeros((3 * H, D)), np.repeat([-800.0, -801.0, 0.0], H))
+    h, cache = minlstm.forward(params, X, np.ones((B, H)))
+    np.testing.assert_allclose(cache.f, 1 / (1 + np.exp(-1.0)), rtol=1e-12)
+    np.testing.assert_array_equal(cache.f + cache.i, 1)
+    assert np.isfinite(h).all()
+
+
+def test_what_layer_normalisation_makes_does_not_depend_on_the_scale_of_the_weights():
+    # ε is 1e-5 beside a variance of 1e6 and 4e6
+    big, bigger = (
+        lstm_norm.forward(NORM._replace(U=k * NORM.U, W=k * NORM.W), X)[0].h for k in (1e3, 2e3)
+    )
+    np.testing.assert_allclose(big, bigger, rtol=1e-8)

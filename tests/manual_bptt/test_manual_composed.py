@@ -1,0 +1,282 @@
+"""Layers, directions, zoneout and truncation, where they have to be something simpler."""
+
+import numpy as np
+import pytest
+
+from manual_bptt import bidirectional, gru, lstm, ragged, rnn, stack, truncated, zoneout
+
+T, B, D, H = 7, 3, 4, 5
+RNG = np.random.default_rng(0)
+CELLS = {
+    "rnn": (rnn, rnn.init(RNG, D, H), {"activation": "sigmoid"}),
+    "lstm": (lstm, lstm.init(RNG, D, H), {"forget_offset": 1.0}),
+    "gru": (gru, gru.init(RNG, D, H), {}),
+}
+X = RNG.standard_normal((T, B, D))
+
+
+def tupled(value):
+    return tuple(value) if isinstance(value, tuple) else (value,)
+
+
+def normal(module, *shape):
+    """An array for each state."""
+    return [RNG.standard_normal((*shape, H)) for _ in range(2 if module is lstm else 1)]
+
+
+def grouped(module, arrays):
+    return lstm.States(*arrays) if module is lstm else arrays[0]
+
+
+def whole(cell, start, dstates, dlast):
+    """What the cell itself says of the whole sequence."""
+    module, params, options = CELLS[cell]
+    states, cache = module.forward(params, X, *start, **options)
+    grads = module.backward(params, cache, grouped(module, dstates), grouped(module, dlast))
+    return tupled(states), grads
+
+
+def assert_the_same(a, b, exact=False):
+    """Of the same numbers, added up in another order if not exact; the pairs have derived bands."""
+    for one, other in zip(tupled(a), tupled(b), strict=True):
+        if exact:
+            np.testing.assert_array_equal(one, other)
+        elif one is not None:
+            np.testing.assert_allclose(one, other, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("size", [T, T + 1, 50])
+@pytest.mark.parametrize("kind", ["windowed", "chunked"])
+@pytest.mark.parametrize("cell", CELLS)
+def test_truncation_beyond_the_sequence_cuts_nothing(cell, kind, size):
+    module, params, options = CELLS[cell]
+    start, dstates, dlast = normal(module, B), normal(module, T, B), normal(module, B)
+    states, grads = whole(cell, start, dstates, dlast)
+    run, back = (getattr(truncated, name) for name in (kind, f"{kind}_backward"))
+    found, cache = run(module, params, X, size, *start, **options)
+    assert_the_same(found, states, exact=True)
+    assert_the_same(back(module, params, cache, dstates, dlast), grads)
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 6])
+@pytest.mark.parametrize("cell", CELLS)
+def test_windowed_each_state_reaches_back_k_steps_and_chunked_to_its_border(cell, k):
+    module, params, options = CELLS[cell]
+    start = normal(module, B)
+    for kind in ("windowed", "chunked"):
+        run, back = (getattr(truncated, name) for name in (kind, f"{kind}_backward"))
+        _, cache = run(module, params, X, k, *start, **options)
+        for t in range(T):
+            dstates = [np.zeros((T, B, H)) for _ in start]
+            dstates[0][t] = 1
+            grads = back(module, params, cache, dstates)
+            reached = np.flatnonzero(np.abs(grads.x).sum(axis=(1, 2)))
+            first = max(0, t - k + 1) if kind == "windowed" else t // k * k
+            assert reached.tolist() == list(range(first, t + 1))
+            begin = [name for name in grads._fields if name.endswith("0")]
+            assert getattr(grads, begin[0]).any() == (first == 0)
+
+
+def test_truncation_without_a_start_begins_at_zero():
+    zeros = [np.zeros((B, H))] * 2
+    module, params, _ = CELLS["lstm"]
+    for run in (truncated.windowed, truncated.chunked):
+        assert_the_same(
+            run(module, params, X, 3)[0], run(module, params, X, 3, *zeros)[0], exact=True
+        )
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_zoneout_of_nothing_is_the_cell_and_of_everything_keeps_the_start(cell):
+    module, params, options = CELLS[cell]
+    start, dstates, dlast = normal(module, B), normal(module, T, B), normal(module, B)
+    states, grads = whole(cell, start, dstates, dlast)
+    nothing = [np.zeros((T, B, H))] * len(start)
+    found, cache = zoneout.forward(module, params, X, nothing, start, **options)
+    assert_the_same(found, states)
+    assert_the_same(zoneout.backward(module, params, cache, dstates, dlast), grads)
+    everything = [np.ones((T, B, H))] * len(start)
+    found, cache = zoneout.forward(module, params, X, everything, start, **options)
+    for s, s0 in zip(found, start, strict=True):
+        np.testing.assert_array_equal(s, np.broadcast_to(s0, s.shape))
+    grads = zoneout.backward(module, params, cache, dstates, dlast)
+    assert not grads.U.any()
+    begin = [name for name in grads._fields if name.endswith("0")]
+    for name, each, last in zip(begin, dstates, dlast, strict=True):
+        np.testing.assert_allclose(getattr(grads, name), each.sum(axis=0) + last, rtol=1e-13)
+
+
+def test_zoneout_without_a_start_begins_at_zero():
+    module, params, _ = CELLS["lstm"]
+    kept = [RNG.integers(0, 2, (T, B, H)).astype(float) for _ in range(2)]
+    zeros = [np.zeros((B, H))] * 2
+    one, _ = zoneout.forward(module, params, X, kept)
+    assert_the_same(one, zoneout.forward(module, params, X, kept, zeros)[0], exact=True)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_one_layer_is_the_cell(cell):
+    module, params, options = CELLS[cell]
+    start, dlast = normal(module, B), normal(module, B)
+    dstates = normal(module, T, B)
+    dstates[1:] = [np.zeros_like(d) for d in dstates[1:]]  # those of the output alone
+    states, grads = whole(cell, start, dstates, dlast)
+    layers = [stack.Layer(module, params, options)]
+    y, found, cache = stack.forward(layers, X, [start], residual=True)
+    assert_the_same(found[0], states, exact=True)
+    np.testing.assert_array_equal(y, states[0])
+    stacked = stack.backward(layers, cache, dstates[0], [dlast])
+    assert_the_same(stacked.layers[0], grads, exact=True)
+    np.testing.assert_array_equal(stacked.x, grads.x)
+
+
+LAYERS = [
+    stack.Layer(*CELLS["rnn"]),
+    stack.Layer(lstm, lstm.init(RNG, H, H)),
+    stack.Layer(gru, gru.init(RNG, H, H)),
+]
+
+
+def test_a_layer_whose_input_is_dropped_out_whole_leaves_nothing_below_it_but_the_residual():
+    masks = [np.ones((T, B, H)), np.zeros((T, B, H))]
+    dy = RNG.standard_normal((T, B, H))
+    for residual in (False, True):
+        _, _, cache = stack.forward(LAYERS, X, masks=masks, residual=residual)
+        grads = stack.backward(LAYERS, cache, dy)
+        assert grads.layers[2].b.any()
+        assert grads.layers[1].b.any() == grads.layers[0].b.any() == residual
+
+
+def test_what_a_stack_is_not_given_is_zero_or_one():
+    ones = [np.ones((T, B, H))] * 2
+    starts = [[np.zeros((B, H))], [np.zeros((B, H))] * 2, [np.zeros((B, H))]]
+    y, _, cache = stack.forward(LAYERS, X)
+    same, _, cache_too = stack.forward(LAYERS, X, starts, masks=ones)
+    np.testing.assert_array_equal(y, same)
+    absent = stack.backward(LAYERS, cache, None, starts)
+    given = stack.backward(LAYERS, cache_too, np.zeros_like(y))
+    for a, b in zip(absent.layers, given.layers, strict=True):
+        assert not a.W.any()
+        assert_the_same(a, b, exact=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"starts": [[]]}, "starts: expected 3 of them, got 1"),
+        ({"masks": [None]}, "masks: expected 2 of them, got 1"),
+        ({"masks": [None, np.ones((T, B, D))]}, r"masks\[1\]: expected shape \(7, 3, 5\), got"),
+        ({"masks": [np.full((T, B, H), np.nan), None]}, r"masks\[0\]: expected finite values"),
+    ],
+)
+def test_what_is_wrong_with_a_stack_is_named(given, message):
+    with pytest.raises(ValueError, match=message):
+        stack.forward(LAYERS, X, **given)
+
+
+def test_residual_connections_need_as_many_outputs():
+    layers = [LAYERS[0], stack.Layer(gru, gru.init(RNG, H, H + 1))]
+    with pytest.raises(ValueError, match=r"layers\[1\]: expected 5 outputs, .* got 6"):
+        stack.forward(layers, X, residual=True)
+    with pytest.raises(ValueError, match="layers: expected 1 of them, got 0"):
+        stack.forward([], X)
+    _, _, cache = stack.forward(layers, X)
+    with pytest.raises(ValueError, match="layers: expected 2 of them, got 1"):
+        stack.backward(layers[:1], cache, None)
+    with pytest.raises(ValueError, match="dlast: expected 2 of them, got 3"):
+        stack.backward(layers, cache, None, [[], [], []])
+    with pytest.raises(TypeError, match=r"cache: expected manual_bptt\.stack\.Cache, got tuple"):
+        stack.backward(layers, tuple(cache), None)
+    with pytest.raises(ValueError, match=r"dy: expected shape \(T, B, N\)"):
+        stack.backward(layers, cache, np.ones((T, B, H)))
+
+
+@pytest.mark.parametrize("cell", CELLS)
+def test_both_directions_are_the_cell_and_the_cell_on_the_sequence_turned_round(cell):
+    module, params, options = CELLS[cell]
+    other = params._replace(W=params.W + 0.1)
+    starts = normal(module, B), normal(module, B)
+    y, last, cache = bidirectional.forward(module, (params, other), X, None, starts, **options)
+    one, kept = module.forward(params, X, *starts[0], **options)
+    two, kept_too = module.forward(other, X[::-1].copy(), *starts[1], **options)
+    np.testing.assert_array_equal(y[..., :H], tupled(one)[0])
+    np.testing.assert_array_equal(y[..., H:], tupled(two)[0][::-1])
+    for found, states in zip(last, (one, two), strict=True):
+        assert_the_same(found, tuple(s[-1] for s in tupled(states)), exact=True)
+    dy = RNG.standard_normal((T, B, 2 * H))
+    grads = bidirectional.backward(module, (params, other), cache, dy)
+    none = [None] * (len(starts[0]) - 1)
+    first = module.backward(params, kept, grouped(module, [dy[..., :H].copy(), *none]))
+    second = module.backward(other, kept_too, grouped(module, [dy[::-1, :, H:].copy(), *none]))
+    for found, alone in zip(grads.directions, (first, second), strict=True):
+        np.testing.assert_array_equal(found.W, alone.W)
+    np.testing.assert_array_equal(grads.x, first.x + second.x[::-1])
+
+
+def test_padding_is_not_read_in_either_direction():
+    module, params, _ = CELLS["gru"]
+    lengths = np.array([2, 7, 5])
+    x = np.where((np.arange(T)[:, None] < lengths)[..., None], X, np.nan)
+    y, _, cache = bidirectional.forward(module, (params, params), x, lengths)
+    dy = np.where((np.arange(T)[:, None] < lengths)[..., None], 1.0, np.nan) * np.ones(2 * H)
+    grads = bidirectional.backward(module, (params, params), cache, dy)
+    assert np.isfinite(y).all()
+    assert np.isfinite(grads.x).all()
+    alone, _, _ = bidirectional.forward(module, (params, params), X[:2, :1])
+    np.testing.assert_allclose(y[:2, :1], alone, rtol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda c, p: truncated.windowed(c, p, X, 0), ValueError, "window: expected at least 1"),
+        (lambda c, p: truncated.chunked(c, p, X, 1.5), TypeError, "chunk: expected an int"),
+        (lambda c, p: truncated.chunked(c, p, X[0], 1), ValueError, "x: expected shape"),
+        (lambda c, p: truncated.windowed(c, p, None, 1), TypeError, "x: expected a numpy.ndarray"),
+        (lambda c, p: zoneout.forward(c, p, X, []), ValueError, "kept: expected one for each of 1"),
+        (
+            lambda c, p: zoneout.forward(c, p, X, [np.ones((T, B, D))]),
+            ValueError,
+            r"kept\[0\]: expected shape \(T, B, N\)",
+        ),
+        (
+            lambda c, p: bidirectional.forward(c, (p, p), X, np.full(B, T + 1)),
+            ValueError,
+            "lengths: expected lengths from 0 to 7, got 8",
+        ),
+        (
+            lambda c, p: bidirectional.forward(c, (p, p), X[0, 0]),
+            ValueError,
+            r"x: expected shape \(T, B, D\), got \(4,\)",
+        ),
+    ],
+)
+def test_what_is_wrong_is_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call(*CELLS["gru"][:2])
+
+
+@pytest.mark.parametrize("module", [truncated.windowed_backward, truncated.chunked_backward])
+def test_the_cache_of_another_is_refused(module):
+    cell, params, _ = CELLS["gru"]
+    _, other = ragged.forward(cell, params, X, np.full(B, T))[1:]
+    with pytest.raises(TypeError, match=r"cache: expected manual_bptt\.truncated"):
+        module(cell, params, other, [None])
+
+
+def test_cotangents_of_another_shape_are_named():
+    cell, params, _ = CELLS["gru"]
+    wrong = [np.ones((T, B, D))]
+    with_b = (
+        r"\(T, B, N\) with T = 7 from cache, B = 3 from cache, N = 5 from cache, got \(7, 3, 4\)"
+    )
+    for kind in ("windowed", "chunked"):
+        _, cache = getattr(truncated, kind)(cell, params, X, 3)
+        with pytest.raises(ValueError, match=r"dstates.*: expected shape"):
+            getattr(truncated, f"{kind}_backward")(cell, params, cache, wrong)
+    _, cache = zoneout.forward(cell, params, X, [np.ones((T, B, H))])
+    with pytest.raises(ValueError, match=rf"dstates\[0\]: expected shape {with_b}"):
+        zoneout.backward(cell, params, cache, wrong)
+    _, _, cache = bidirectional.forward(cell, (params, params), X)
+    with pytest.raises(ValueError, match=r"dy: expected shape \(T, B, 2N\)"):
+        bidirectional.backward(cell, (params, params), cache, wrong[0])
