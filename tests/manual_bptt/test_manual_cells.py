@@ -126,7 +126,7 @@ def test_what_is_left_out_is_zero(cell):
                 np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("cell", CELLS.keys() - {"lstm-norm"})  # which has no use without one
+@pytest.mark.parametrize("cell", [c for c in CELLS if c != "lstm-norm"])  # which needs one
 def test_a_layer_without_bias_is_one_with_zeros_for_it(cell):
     module, params, _ = CELLS[cell]
     biases = [k for k in params._fields if k.startswith("b") and getattr(params, k) is not None]
