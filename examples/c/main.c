@@ -119,7 +119,10 @@ static void judge(struct program *p, const char *place, int row_number, const ch
 
     row->name = name;
     for (size_t k = 0; k < value->count; k++) {
-        double error = error_of(got[k], read_double(value, k), read_double(band, k));
+        const double expected = read_double(value, k), allowed = read_double(band, k);
+        if (!isfinite(expected) || !isfinite(allowed) || allowed < 0)
+            stop(value->name, "expected finite values, and bands of at least 0");
+        const double error = error_of(got[k], expected, allowed);
         if (error > row->worst) {
             row->worst = error;
             snprintf(row->where, sizeof row->where, "%s, entry %zu", place + strlen(PART), k);
