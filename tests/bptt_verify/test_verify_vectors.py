@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -351,6 +352,18 @@ def test_a_set_in_bfloat16(bptt, tmp_path):
         for name, vector in vectors.items()
     }
     assert bptt("check", "set", saved(tmp_path, mine))[0] == 0
+
+
+def test_the_docs_list_every_pair_with_its_shapes():
+    page = (Path(__file__).parents[2] / "docs" / "vectors.md").read_text("utf-8")
+    for pair in REGISTRY.values():
+        inputs = {
+            k: spec if isinstance(spec, str) else spec.shape for k, spec in pair.inputs.items()
+        }
+        groups = (inputs, pair.outputs, pair.probes, pair.taps if pair.backward else {})
+        cells = [", ".join(f"{k} ({shape})" for k, shape in group.items()) for group in groups]
+        row = [pair.name, cells[0], ", ".join(pair.options), *cells[1:]]
+        assert f"| {' | '.join(row)} |" in page
 
 
 # --- whole or not at all
