@@ -203,7 +203,8 @@ def test_truncated_anywhere_is_one_line_and_exit_2(built, golden, tmp_path):
     header = 8 + int.from_bytes(content[:8], "little")
     last = len(content[:header].rstrip()) - 1  # spaces may follow
     for length in (3, 8, 9, header // 2, last, header, header + 1, len(content) - 1):
-        refused(built, tmp_path / "set", content[:length])
+        said = refused(built, tmp_path / "set", content[:length])
+        assert ("is truncated" in said) == (length >= header)
         # and where the header owns to its new length
         if 8 < length < header:
             refused(built, tmp_path / "set", with_header(content[8:length], content[header:]))

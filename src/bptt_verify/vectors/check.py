@@ -141,7 +141,7 @@ def _judged(
     again: str,
     equations: Mapping[str, Equation],
 ) -> tuple[tuple[Row, ...], Failure | None]:
-    """A row for each quantity, and the smallest case of the first one that fails."""
+    """A row for each quantity and one for what was not asked; the first quantity that fails."""
     dtype = np.dtype(entry.dtype)
     rows: list[Row] = []
     failure: Failure | None = None
@@ -175,8 +175,6 @@ def _judged(
     verdict = "fail" if additional else "pass"
     error = np.inf if additional else 0.0
     rows.append(Row(ADDITIONAL, None, error, len(vectors), verdict, problem if additional else ""))
-    if additional and failure is None:
-        failure = Failure(ADDITIONAL, problem, "", again, None, "", "")
     return tuple(rows), failure
 
 
