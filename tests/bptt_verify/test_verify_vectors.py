@@ -186,6 +186,14 @@ def test_a_tensor_that_nobody_asked_for_fails_and_is_named(bptt, written, right,
     assert f"no additional tensors: 1 that the set does not ask for: {name}" in out
 
 
+def test_a_name_that_speaks_to_the_terminal_is_quoted(bptt, written, right, tmp_path):
+    path = saved(tmp_path, {**right, "\x1b[2Jx\n": np.zeros(3, np.float32)})
+    code, out, _ = bptt("check", written, path)
+    assert code == 1
+    assert "the set does not ask for: '\\x1b[2Jx\\n'\n" in out
+    assert "\x1b" not in out
+
+
 def test_what_has_a_dtype_of_its_own_is_named(bptt, written, right, tmp_path):
     content = saved(tmp_path, right).read_bytes()
     (tmp_path / "odd.safetensors").write_bytes(content.replace(b'"F32"', b'"U32"', 1))
@@ -535,7 +543,9 @@ DAMAGES = {
     "path away": (of_entry(file="../../secret"), f"file: expected {LSTM}, got '../../secret'"),
     "path in a name": (of_entry(pair="../lstm"), "pair: expected a name of letters, digits"),
     "path in a case": (of_entry(cases={"../x": ""}), "cases: expected names of letters, digits"),
-    "case of no text": (of_entry(cases={"x": 1}), "cases: expected texts, got 1"),
+    "case of no text": (of_entry(cases={"x": 1}), "cases: expected texts on one line, got 1"),
+    "case that speaks to the terminal": (of_entry(cases={"x": "\x1b[2J"}), r"got '\x1b[2J'"),
+    "quantity that does": (of_entry(quantities=["\x1b[2J"]), r"got '\x1b[2J'"),
     "unknown dtype": (of_entry(dtype="int8"), "dtype: expected float64 or float32"),
     "quantity twice": (of_entry(quantities=["h", "h"]), "quantities: expected each once"),
     "quantity of no text": (of_entry(quantities=[["h"]]), "quantities: expected texts"),

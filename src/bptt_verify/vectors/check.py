@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bptt_verify.compare import Comparison, Wrong, compare_in_band, errors_in_band
+from bptt_verify.compare import (
+    Comparison,
+    Wrong,
+    compare_in_band,
+    errors_in_band,
+    mismatch,
+)
 from bptt_verify.pair import Equation
 from bptt_verify.report import Failure, Report, Row, versions
 from bptt_verify.tally import judged, worse
@@ -162,19 +168,13 @@ def _judged(
         if wrong and failure is None:
             case = min(wrong, key=lambda case: _entries(vectors[case]))
             place = f"{entry.part}/{case}"
-            failure = Failure(
-                row=name,
-                problem=found[case].problem,
-                case=f"{place}  ({entry.cases[case]})",
-                reproduce=f"{again} --only {place}",
-                diagnosis=None,
-                alone="",
-                votes="",
-            )
-    problem = f"{len(additional)} that the set does not ask for: {_some(additional)}"
-    verdict = "fail" if additional else "pass"
-    error = np.inf if additional else 0.0
-    rows.append(Row(ADDITIONAL, None, error, len(vectors), verdict, problem if additional else ""))
+            recipe, once_more = f"{place}  ({entry.cases[case]})", f"{again} --only {place}"
+            failure = Failure(name, found[case].problem, recipe, once_more, None, "", "")
+    error, verdict, note = 0.0, "pass", ""
+    if additional:
+        note = f"{len(additional)} that the set does not ask for: {_some(additional)}"
+        error, verdict = np.inf, "fail"
+    rows.append(Row(ADDITIONAL, None, error, len(vectors), verdict, note))
     return tuple(rows), failure
 
 
@@ -182,17 +182,19 @@ def _compared(name: str, got: Got, vector: Vector, dtype: np.dtype[Any]) -> Comp
     """One tensor; what is wrong is told of the worst entry, and which one is the first."""
     if name not in got:
         return Comparison(np.inf, f"missing: no tensor {name}")
-    array = got[name]
-    found = compare_in_band(array, vector.value, vector.band, dtype)
-    if found.ok or not isinstance(array, np.ndarray) or array.shape != vector.value.shape:
+    array, (value, band) = got[name], vector
+    found = compare_in_band(array, value, band, dtype)
+    if (
+        found.ok
+        or isinstance(array, Wrong)
+        or mismatch(array, value.shape, dtype)
+        or not value.ndim
+    ):
         return found
-    if array.dtype != dtype:
-        return found
-    error = errors_in_band(array, vector.value, vector.band)
-    wrong = np.argwhere(error > 1)
+    wrong = np.argwhere(errors_in_band(array, value, band) > 1)
     first = tuple(wrong[0].tolist())
-    text = f"{found.problem}; {len(wrong)} of {array.size} wrong, the first at {first}"
-    return found._replace(problem=text if array.ndim else found.problem)
+    more = f"{len(wrong)} of {value.size} wrong, the first at {first}"
+    return found._replace(problem=f"{found.problem}; {more}")
 
 
 def _entries(vectors: Mapping[str, Vector]) -> int:
@@ -200,5 +202,6 @@ def _entries(vectors: Mapping[str, Vector]) -> int:
 
 
 def _some(names: Sequence[str], most: int = 5) -> str:
-    """The names, or the first of them."""
-    return ", ".join(sorted(names)[:most]) + (" …" if len(names) > most else "")
+    """The names, or the first of them; they are a stranger's."""
+    plain = [name if name.isprintable() else ascii(name) for name in sorted(names)[:most]]
+    return ", ".join(plain) + (" …" if len(names) > most else "")

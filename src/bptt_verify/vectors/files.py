@@ -205,7 +205,8 @@ def _unpacked(path: Path, content: bytes) -> dict[str, Array | Wrong]:
         header = content[8 : 8 + int.from_bytes(content[:8], "little")]
         json.loads(header, object_pairs_hook=_once)
     except (SafetensorError, ValueError, RecursionError) as error:
-        raise FilesError(f"{path}: no safetensors file, or damaged: {error}") from None
+        why = "".join(c if c.isprintable() else "?" for c in str(error))  # it may quote a name
+        raise FilesError(f"{path}: no safetensors file, or damaged: {why}") from None
     return {name: _array(**fields) for name, fields in tensors}
 
 
@@ -254,8 +255,8 @@ class _Fields:
         """An object of texts."""
         found = self.get(name, dict)
         for value in found.values():
-            if not isinstance(value, str):
-                raise self.error(name, "texts", value)
+            if not isinstance(value, str) or not value.isprintable():
+                raise self.error(name, "texts on one line", value)
         return found
 
     def cases(self, name: str) -> dict[str, str]:
@@ -272,8 +273,8 @@ def _entry(found: _Fields) -> Entry:
         raise found.error("dtype", " or ".join(DTYPES), dtype)
     quantities = found.get("quantities", list)
     for name in quantities:
-        if not isinstance(name, str):
-            raise found.error("quantities", "texts", name)
+        if not isinstance(name, str) or not name.isprintable():
+            raise found.error("quantities", "texts on one line", name)
     if len(set(quantities)) < len(quantities):
         raise found.error("quantities", "each once", quantities)
     entry = Entry(
