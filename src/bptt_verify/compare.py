@@ -51,16 +51,23 @@ class Wrong(NamedTuple):
 def compare(got: object, expected: Expected, dtype: np.dtype[Any]) -> Comparison:
     """Hold the subject's array, which should be of the dtype, against value and σ."""
     value, sigma = expected
+    return compare_in_band(got, value, multiplier(dtype) * sigma, dtype)
+
+
+def compare_in_band(
+    got: object, value: NDArray[Any], tolerance: NDArray[Any], dtype: np.dtype[Any]
+) -> Comparison:
+    """Hold the array against value and tolerance: how far each entry may be off."""
     problem = got.problem if isinstance(got, Wrong) else mismatch(got, value.shape, dtype)
     if problem:
         return Comparison(np.inf, problem)
 
     exact = np.asarray(got, np.float64)
-    error = errors(exact, expected, dtype)
-    tolerance = multiplier(dtype) * sigma
+    error = errors_in_band(exact, value, tolerance)
     worst = float(error.max())
     if worst <= 1:
-        return Comparison(worst, "", bool(_sharp(expected, dtype).any()), not sigma.any())
+        sharp = bool(_sharp(value, tolerance, dtype).any())
+        return Comparison(worst, "", sharp, not tolerance.any())
     at = tuple(int(i) for i in np.unravel_index(int(error.argmax()), error.shape))
     where = f" at {at}" if at else ""
     digits = telling_apart(value[at], exact[at], 9)
@@ -98,7 +105,7 @@ def compare_padded(
     place(inside, [np.ones(shape.sized(size), np.bool_) for size in own], shape, own, ceiling)
     error = np.where(inside, errors(theirs, Expected(value, sigma), dtype), 0)
     worst = error.reshape(len(own), -1).max(axis=1, initial=0)
-    sharp = inside & _sharp(Expected(value, sigma), dtype)
+    sharp = inside & _sharp(value, multiplier(dtype) * sigma, dtype)
     moved = inside & (sigma != 0)
     found: list[Comparison | None] = [None] * len(got)
     for k, e, is_sharp, is_moved in zip(
@@ -113,19 +120,25 @@ def compare_padded(
     return found
 
 
-def _sharp(expected: Expected, dtype: np.dtype[Any]) -> NDArray[np.bool_]:
+def _sharp(value: NDArray[Any], tolerance: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[np.bool_]:
     """The entries that are not 0 and whose band is narrow enough to see an error of 1 %."""
-    value, sigma = expected
-    return (multiplier(dtype) * sigma <= sharpness(dtype) * np.abs(value)) & (value != 0)
+    return (tolerance <= sharpness(dtype) * np.abs(value)) & (value != 0)
 
 
 def errors(got: NDArray[Any], expected: Expected, dtype: np.dtype[Any]) -> NDArray[np.float64]:
     """The error of each entry in units of the tolerance; infinite where only equality would do."""
     value, sigma = expected
+    return errors_in_band(got, value, multiplier(dtype) * sigma)
+
+
+def errors_in_band(
+    got: NDArray[Any], value: NDArray[Any], tolerance: NDArray[Any]
+) -> NDArray[np.float64]:
+    """`errors`, given the tolerance itself."""
     got = np.asarray(got, np.float64)
     with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         # 0/0 where nothing is rounded and nothing is off
-        error = np.abs(got - value) / (multiplier(dtype) * sigma)
+        error = np.abs(got - value) / tolerance
         equal = got == value  # never so for NaN
         error = np.where(equal, 0.0, error)
         return np.where(np.isnan(error) | ~np.isfinite(got) & ~equal, np.inf, error)

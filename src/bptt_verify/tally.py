@@ -58,11 +58,7 @@ class Tally:
         The case is the `at`-th, or the last one added.
         """
         for name, new in found.items():
-            old = self._worst.get(name, new)
-            worst = new if new.error > old.error else old
-            sharp, exact = old.sharp or new.sharp, old.exact and new.exact
-            doubt = old.doubt or new.doubt
-            self._worst[name] = worst._replace(sharp=sharp, exact=exact, doubt=doubt)
+            self._worst[name] = worse(self._worst.get(name, new), new)
             self._cases[name] = self._cases.get(name, 0) + 1
         failed = first_failed(case, found)
         if failed and self.failed is None:
@@ -82,20 +78,13 @@ class Tally:
 
     def _row(self, name: str, unread: bool) -> Row:
         found = self._worst.get(name)
-        verdict: Verdict
+        verdict: Verdict = "inconclusive"
         if found is None:
-            verdict = "inconclusive"
             note = f"the twin does not read inputs[{name!r}]" if unread else "never compared"
-        elif not found.ok:
-            verdict, note = "fail", found.problem
-            if name == subject.TIME and self.over_time:
-                note += f"; nor in {self._cases[name]} cases, after which no more were run"
-        elif found.doubt:
-            verdict, note = "inconclusive", found.doubt
-        elif not (found.sharp or found.exact):
-            verdict, note = "inconclusive", "every band was wider than 1 % of its entry"
         else:
-            verdict, note = "pass", ""
+            verdict, note = judged(found)
+        if name == subject.TIME and self.over_time:
+            note += f"; nor in {self._cases[name]} cases, after which no more were run"
         if verdict == "pass" and self.redrawn > MOST_GIVEN_UP * self.seen:
             verdict = "inconclusive"
             note = f"{self.redrawn} of {self.seen} cases were given up"
@@ -103,3 +92,21 @@ class Tally:
         return Row(
             name, self.pair.equations.get(name), error, self._cases.get(name, 0), verdict, note
         )
+
+
+def worse(old: Comparison, new: Comparison) -> Comparison:
+    """The worse of two of the same row; sharp if either is, exact if both are."""
+    worst = new if new.error > old.error else old
+    sharp, exact = old.sharp or new.sharp, old.exact and new.exact
+    return worst._replace(sharp=sharp, exact=exact, doubt=old.doubt or new.doubt)
+
+
+def judged(worst: Comparison) -> tuple[Verdict, str]:
+    """The verdict on a row of which this was the worst, and why it is no pass."""
+    if not worst.ok:
+        return "fail", worst.problem
+    if worst.doubt:
+        return "inconclusive", worst.doubt
+    if not (worst.sharp or worst.exact):
+        return "inconclusive", "every band was wider than 1 % of its entry"
+    return "pass", ""

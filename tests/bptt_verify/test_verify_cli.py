@@ -166,12 +166,18 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(bptt, tmp_path, arguments, m
     assert "Traceback" not in err
 
 
-@pytest.mark.parametrize("command", [[], ["verify"], ["mutants"], ["train"], ["gradients"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        *([], ["verify"], ["mutants"], ["train"], ["gradients"]),
+        *(["vectors", "write"], ["vectors", "check"]),
+    ],
+)
 def test_help_has_an_example(bptt, command):
     code, out, _ = bptt(*command, "--help")
     assert code == 0
     assert "Usage: bptt" in out
-    assert not command or f"bptt {command[0]} " in out.split("Example")[1]
+    assert not command or f"bptt {' '.join(command)} " in out.split("Example")[1]
 
 
 def test_gradients_are_drawn(bptt, tmp_path):

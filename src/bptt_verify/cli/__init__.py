@@ -30,6 +30,14 @@ app.command("bptt_verify.cli.mutants:mutants", name="mutants")
 app.command("bptt_verify.cli.train:train", name="train")
 app.command("bptt_verify.cli.gradients:gradients", name="gradients")
 
+vectors = App(
+    name="vectors",
+    help="Golden vectors, for a port of a cell to another language: written, and its work judged.",
+)
+vectors.command("bptt_verify.cli.vectors:write", name="write")
+vectors.command("bptt_verify.cli.vectors:check", name="check")
+app.command(vectors)
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit: 0 pass, 1 fail, 2 usage, 3 inconclusive.

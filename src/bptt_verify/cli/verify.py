@@ -85,7 +85,7 @@ def verify(
         Write the reports there too, as JSON.
     """
     check_writable(json_file)
-    pairs = _pairs(target)
+    pairs = pairs_of(target)
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     if cases < 1:
         raise UsageError(f"--cases: expected at least 1, got {cases}")
@@ -190,7 +190,8 @@ def _write_regressions(folder: Path, tested: Iterable[tuple[Report, Pair]]) -> l
     return written
 
 
-def _pairs(target: str | None) -> Sequence[Pair]:
+def pairs_of(target: str | None) -> Sequence[Pair]:
+    """The pairs that a target on the command line names; without one, every built-in pair."""
     if target is None:
         pairs = REGISTRY
     elif target in REGISTRY:

@@ -19,6 +19,7 @@ from jax.extend.core import Var
 
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Answer, Oracle, Twin
+from bptt_verify.pair import Pair
 from bptt_verify.shapes import Shape
 from bptt_verify.surgery import Change, Site, evaluate, names, sites
 from bptt_verify.suspects.ends import (
@@ -168,10 +169,14 @@ def distinct(oracle: Oracle, case: Case) -> Case:
 
     Small enough to be quick, and large enough that different mistakes differ in it.
     """
-    pair = oracle.pair
+    fills = dict.fromkeys(case.fills, "normal:0")
+    return replace(case, sizes=distinct_sizes(oracle.pair), fills=fills)
+
+
+def distinct_sizes(pair: Pair) -> dict[str, int]:
+    """A size for each letter, no two equal: 4 steps, 3 sequences."""
     letters = sorted(pair.letters(), key=lambda x: (x != pair.time, x != pair.batch))
     if pair.time not in letters:
         letters = ["", *letters]
     sizes = dict(zip(letters, (4, 3, 2, 5, 6, 7, 8, *range(9, 99)), strict=False))
-    sizes = {letter: sizes[letter] for letter in pair.letters()}
-    return replace(case, sizes=sizes, fills=dict.fromkeys(case.fills, "normal:0"))
+    return {letter: sizes[letter] for letter in pair.letters()}
