@@ -182,7 +182,7 @@ FUNCTIONS = {
 }
 
 # Whose result may be too small for any number but 0, though no operand is 0.
-VANISHING = {"exp", "exp2", "logistic", "mul", "div", "square", "integer_pow"}
+VANISHING = {"exp", "exp2", "logistic", "mul", "div", "square", "integer_pow", "pow"}
 
 # Exact for numbers of few digits.
 SUMMING = {"add", "add_any", "sub", "reduce_sum"}

@@ -425,6 +425,7 @@ class Rounding(Interpreter):
             gone = gone & (self.apart(a)[:, 0] != 0) & np.isfinite(self.apart(a)[:, 0])
         if not gone.any():
             return out
+        # of one operand every result is positive, but for odd powers
         signs = [np.sign(a) for a in x] if len(x) > 1 else [np.ones(1)]
         some = np.abs(self._noise(rows.shape[1:])) * self.magnified * self.smallest
         some = some * self.apart(np.broadcast_to(math.prod(signs), out.shape))

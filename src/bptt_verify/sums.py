@@ -22,7 +22,8 @@ BETWEEN = {*SAME, "broadcast_in_dim", "neg"}
 
 CHOOSING = {
     *BETWEEN,
-    *("select_n", "slice", "dynamic_slice", "squeeze", "pad", "concatenate", "stack", "rev"),
+    *("select_n", "slice", "dynamic_slice", "gather", "squeeze", "split"),
+    *("pad", "concatenate", "stack", "rev"),
 }
 """The same, where the sum of some entries, and no sum of other entries, goes on."""
 
@@ -59,25 +60,31 @@ class Sums:
         """What is added up over the steps of a scan as it is."""
         self.steps: dict[int, int] = {}
         """Sums of many that are added up over so many steps."""
-        self._jaxpr = jaxpr  # the identities stay those of its equations
+        self._seen: dict[int, Jaxpr] = {}  # the identities stay those of its equations
         self._behind: dict[Var, list[Any]] = defaultdict(list)
-        additions: list[Any] = []
-        self._look_into(jaxpr, additions)
-        for eqn in additions:
+        self._additions: list[Any] = []
+        self._accumulating = set[int]()
+        self._look_into(jaxpr)
+        for eqn in self._additions:
             for before in self._sums_behind(eqn.invars):
-                self.chained |= {id(before), id(eqn)}
+                # what is added up over the steps has the noise of all of them already
+                if before is not eqn or id(eqn) not in self._accumulating:
+                    self.chained |= {id(before), id(eqn)}
 
-    def _look_into(self, outer: Jaxpr, additions: list[Any]) -> None:
+    def _look_into(self, outer: Jaxpr) -> None:
         """Note the sums of this jaxpr, and of all that it calls; and where each value is from."""
+        if id(outer) in self._seen:
+            return
+        self._seen[id(outer)] = outer
         self._look_at(outer)
         for eqn in outer.eqns:
             if eqn.primitive.name in ADDITIONS:
-                additions.append(eqn)
+                self._additions.append(eqn)
             called = inner(eqn)
             for jaxpr, links in called:
                 for source, name in links:
                     self._behind[name].append(source)
-                self._look_into(jaxpr, additions)
+                self._look_into(jaxpr)
             if eqn.primitive.name == "scan":
                 p = eqn.params
                 self._look_at_scan(p["jaxpr"].jaxpr, p["num_consts"], p["num_carry"], p["length"])
@@ -151,6 +158,7 @@ class Sums:
                 continue
             for i in (0, 1):
                 if source(sum_.invars[i]) is before:
+                    self._accumulating.add(id(sum_))
                     added = maker(source(sum_.invars[1 - i]))
                     if added is not None and added.primitive.name in TOTALS:
                         self.steps[id(added)] = length

@@ -243,8 +243,10 @@ def in_a_scan(state, x):
         lambda a, b, c: jax.jit(lambda a, b: jnp.where(a > 0, a + b, 0.0))(a, b) + c,
         lambda a, b, c: lax.cond(c.sum() > 0, lambda a, b: a + b, lambda a, b: a, a, b) + c,
         lambda a, b, c: (jnp.concatenate([a + b, b])[:3])[::-1] + c,
+        lambda a, b, c: jnp.split(jnp.concatenate([a + b, b]), 2)[0] + c,
+        lambda a, b, c: (a + b)[np.array([2, 0, 1])] + c,
     ],
-    ids=["plain", "into a scan", "out of a scan", "step to step", "call", "branch", "moved"],
+    ids=["plain", "into", "out", "step to step", "call", "branch", "moved", "split", "gather"],
 )
 def test_a_sum_of_three_has_the_noise_of_any_order_across_every_border(added):
     # (a + b) + c is 2⁻³⁰, and a + (b + c) is 0 in float32
@@ -282,7 +284,7 @@ def test_what_is_too_small_for_float64_may_be_a_subnormal_elsewhere(vanishing, a
 
 
 def test_what_vanished_by_cancellation_alone_keeps_its_noise():
-    def nearly_nothing(a, b):  # 1e-316 off the 1e-216 that rounding makes of it
+    def nearly_nothing(a, b):  # 1e-400, and 1e-216 by what rounding makes of the difference
         return (a - a / 3 * 3 + b) * b
 
     _, ((value, sigma),) = run(nearly_nothing, np.full(3, 1.1), np.full(3, 1e-200))
