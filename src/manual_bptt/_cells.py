@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from manual_bptt import _door
 from manual_bptt._door import Array
 
 
@@ -32,13 +33,39 @@ def starts(cell: ModuleType) -> list[str]:
     return [name for name in cell.Grads._fields if name.endswith("0")]
 
 
+def each_state(cell: ModuleType, name: str, arrays: Sequence[Any] | None) -> list[Any]:
+    """One array or None for each state of the cell; None for all when None or empty.
+
+    Raises `TypeError` or `ValueError` for anything else.
+    """
+    names = [start.removesuffix("0") for start in starts(cell)]
+    wanted = f"expected {len(names)} of them ({', '.join(names)})"
+    if isinstance(arrays, np.ndarray) or not isinstance(arrays, Sequence | None):
+        raise TypeError(f"{name}: {wanted}, got {type(arrays).__name__}")
+    if not arrays:
+        return [None] * len(names)
+    if len(arrays) != len(names):
+        raise ValueError(f"{name}: {wanted}, got {len(arrays)}")
+    return list(arrays)
+
+
+def steps(x: object) -> tuple[Array, int, int]:
+    """The input of a sequence, and how many steps and sequences it has; there are some."""
+    x = _door.ndarray("x", x)
+    if x.ndim < 2 or not x.size:
+        raise ValueError(f"x: expected shape (T, B, D) without empty axes, got {x.shape}")
+    return x, x.shape[0], x.shape[1]
+
+
 def joined(cell: ModuleType, parts: Sequence[Any]) -> dict[str, Any]:
     """The gradients of a sequence from those of its pieces, in order: all but those of the start.
 
     Weights add up, from the last piece on; what each step has of its own is put one behind another.
     """
     whole: dict[str, Any] = {}
-    for name in set(cell.Grads._fields) - set(starts(cell)):
+    for name in cell.Grads._fields:
+        if name in starts(cell):
+            continue
         each = [getattr(part, name) for part in parts]
         if each[0] is None:
             whole[name] = None

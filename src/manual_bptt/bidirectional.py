@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door, ragged
+from manual_bptt._cells import starts, steps
 from manual_bptt._door import Array
 
 
@@ -34,7 +35,7 @@ class Grads(NamedTuple):
     """∂L/∂ of each direction, as its cell gives them, and of x."""
 
     directions: tuple[Any, Any]
-    x: Array  # (T, B, D)
+    x: Array | None  # (T, B, D), None for class indices
 
 
 def forward(
@@ -42,7 +43,7 @@ def forward(
     params: tuple[Any, Any],
     x: Array,
     lengths: Array | None = None,
-    starts: tuple[Sequence[Array], Sequence[Array]] = ((), ()),
+    begin: tuple[Sequence[Array], Sequence[Array]] = ((), ()),
     **options: Any,
 ) -> tuple[Array, tuple[tuple[Array, ...], tuple[Array, ...]], Cache]:
     """The outputs of both directions side by side: equations (1) and (2).
@@ -50,9 +51,10 @@ def forward(
     Args:
         cell: a module of this package with `forward` and `backward`.
         params: its weights, forwards and backwards.
-        x: (T, B, D); what stands beyond a sequence's length may be anything, NaN too.
+        x: (T, B, D), or what else the cell takes; what stands beyond a sequence's length may be
+            anything, NaN too.
         lengths: (B,), integers from 0 to T; T for all when None.
-        starts: the states before the first step of each direction, (B, ·) each; none for zeros.
+        begin: the states before the first step of each direction, (B, ·) each; none for zeros.
         options: of the cell's `forward`.
 
     Returns y (T, B, 2N), 0 beyond a sequence's length; the last states of each direction, (B, ·)
@@ -60,19 +62,15 @@ def forward(
 
     Raises `TypeError` or `ValueError` as the cell does, and for lengths that are no such integers.
     """
-    x = _door.ndarray("x", x)
-    if x.ndim < 2:
-        raise ValueError(f"x: expected shape (T, B, D), got {x.shape}")
-    T, B = x.shape[:2]
+    x, T, B = steps(x)
     if lengths is None:
         lengths = np.full(B, T)
     lengths = _door.Shapes({"B": B}).integers("lengths", lengths, "B", below=T + 1, what="lengths")
+    lengths = lengths.copy()  # kept, and the caller's own
     # (1) h→ = cell→(x),  h← = the cell← on x backwards, put back in order
-    one, one_last, kept = ragged.forward(cell, params[0], x, lengths, *starts[0], **options)
+    one, one_last, kept = ragged.forward(cell, params[0], x, lengths, *begin[0], **options)
     turned = ragged.reversed_within(x, lengths)
-    two, two_last, kept_too = ragged.forward(
-        cell, params[1], turned, lengths, *starts[1], **options
-    )
+    two, two_last, kept_too = ragged.forward(cell, params[1], turned, lengths, *begin[1], **options)
     # (2) y_t = [h→_t, h←_t]
     y = np.concatenate([one[0], ragged.reversed_within(two[0], lengths)], axis=-1)
     return y, (one_last, two_last), Cache((kept, kept_too), lengths)
@@ -102,10 +100,10 @@ def backward(
     if dy is not None:
         dy = shapes.floats("dy", dy, "T B 2N", directions[0].last[0].dtype, finite=False)
         one, two = dy[..., :N], ragged.reversed_within(dy[..., N:], lengths)
-    count = len(directions[0].last)
-    ends = [list(d) or [None] * count for d in dlast or ((), ())]
-    rest = [None] * (count - 1)
+    ends = dlast or ((), ())
+    rest = [None] * (len(starts(cell)) - 1)
     first = ragged.backward(cell, params[0], directions[0], [one, *rest], ends[0])
     second = ragged.backward(cell, params[1], directions[1], [two, *rest], ends[1])
     # (3) ∂L/∂x = ∂L/∂x of cell→ + ∂L/∂x of cell←, put back in order
-    return Grads((first, second), first.x + ragged.reversed_within(second.x, lengths))
+    dx = None if first.x is None else first.x + ragged.reversed_within(second.x, lengths)
+    return Grads((first, second), dx)

@@ -154,7 +154,7 @@ def forward(
 
 def all_at_once(log_kept: Array, log_new: Array, h0: Array) -> Array:
     """(4′), all steps at once: from the logarithms of what is kept of h_{t-1} and what is new."""
-    A = np.cumsum(log_kept, axis=0)  # A_t = Σ_{s≤t} log(1 - z_s)
+    A = np.cumsum(log_kept, axis=0)  # A_t
     terms = np.concatenate([np.log(h0)[None], log_new - A])
     return np.exp(A + np.logaddexp.accumulate(terms, axis=0)[1:])
 

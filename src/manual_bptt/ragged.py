@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door
-from manual_bptt._cells import grouped, starts, tupled
+from manual_bptt._cells import each_state, grouped, starts, steps, tupled
 from manual_bptt._door import Array
 
 
@@ -59,24 +59,27 @@ def forward(
     Returns all states (T, B, N), 0 beyond a sequence's length; the last states (B, N), which are
     those at the start for a length of 0; and the cache.
 
-    Raises `TypeError` or `ValueError` as the cell does, and for lengths that are no such integers.
+    Raises `TypeError` or `ValueError` as the cell does, for lengths that are no such integers, and
+    for a start with another number of states.
     """
-    x = _door.ndarray("x", x)
-    if x.ndim < 2 or not x.size:
-        raise ValueError(f"x: expected shape (T, B, D) without empty axes, got {x.shape}")
-    T, B = x.shape[:2]
-    door = _door.Shapes({"B": B})
-    lengths = door.integers("lengths", lengths, "B", below=T + 1, what="lengths")
+    x, T, B = steps(x)
+    lengths = _door.Shapes({"B": B}).integers("lengths", lengths, "B", below=T + 1, what="lengths")
     order = np.argsort(-lengths, kind="stable")
     longest_first = lengths[order]
     # a first step of everything says what the states are called and how large they are
-    now = [np.array(s[order]) for s in start] if start else None
+    now = None
+    if start:
+        given = each_state(cell, "start", start)
+        now = [
+            _door.Shapes({"B": B}).floats(f"start[{n}]", s, "B N")[order]
+            for n, s in enumerate(given)
+        ]
     stretches = []
     parts: list[list[Array]] = []
     for first, last in pairwise([0, *np.unique(lengths[lengths > 0])]):
         alive = int((longest_first > first).sum())
-        given = [] if now is None else [s[:alive].copy() for s in now]  # the cell keeps them
-        found, cache = cell.forward(params, x[first:last, order[:alive]], *given, **options)
+        begin = [] if now is None else [s[:alive].copy() for s in now]  # the cell keeps them
+        found, cache = cell.forward(params, x[first:last, order[:alive]], *begin, **options)
         found = tupled(found)
         if now is None:
             now = [np.zeros((B, a.shape[-1]), a.dtype) for a in found]
@@ -112,24 +115,30 @@ def backward(
 
     Returns the cell's own `Grads`.
 
-    Raises `TypeError` or `ValueError` as the cell does.
+    Raises `TypeError` or `ValueError` as the cell does, and for a list with another number of
+    states.
     """
-    order, T = cache.order, cache.steps
+    stretches, order, last_states, T = _door.instance("cache", cache, Cache)
     B = len(order)
-    carried = [
-        np.zeros_like(s) if d is None else np.array(d[order])
-        for s, d in zip(cache.last, dlast, strict=True)
-    ]
+    each = each_state(cell, "dstates", dstates)
+    carried = each_state(cell, "dlast", dlast)
+    for n, s in enumerate(last_states):
+        shapes = _door.Shapes({"T": T, "B": B, "N": s.shape[-1]})
+        if each[n] is not None:
+            each[n] = shapes.floats(f"dstates[{n}]", each[n], "T B N", s.dtype, finite=False)
+        carried[n] = shapes.cotangents(f"dlast[{n}]", carried[n], "B N", s)[order]
     total: dict[str, Any] = {}
-    for first, last, alive, kept in reversed(cache.stretches):
-        each = [None if d is None else d[first:last, order[:alive]] for d in dstates]
+    for first, last, alive, kept in reversed(stretches):
+        now = [None if d is None else d[first:last, order[:alive]] for d in each]
         ends = [d[:alive] for d in carried]
-        grads = cell.backward(params, kept, grouped(cell, each), grouped(cell, ends))._asdict()
+        grads = cell.backward(params, kept, grouped(cell, now), grouped(cell, ends))._asdict()
         for d, name in zip(carried, starts(cell), strict=True):
             d[:alive] = grads.pop(name)
         for name, g in grads.items():
             if name in cell.Params._fields:
                 total[name] = g if name not in total or g is None else total[name] + g
+            elif g is None:  # x are class indices
+                total[name] = None
             else:  # of every step: x, and δ
                 if name not in total:
                     total[name] = np.zeros((T, B, g.shape[-1]), g.dtype)
@@ -139,13 +148,14 @@ def backward(
 
 
 def reversed_within(sequence: Array, lengths: Array) -> Array:
-    """Each sequence (T, B, N) backwards within its length, its padding where it was.
+    """Each sequence (T, B, N) or (T, B) backwards within its length, its padding where it was.
 
     Its own inverse, and its own adjoint: it carries gradients back as well.
     """
     t = np.arange(len(sequence))[:, None]
     source = np.where(t < lengths, lengths - 1 - t, t)  # (T, B)
-    return np.take_along_axis(sequence, source[..., None], axis=0)
+    shape = (*source.shape, *[1] * (sequence.ndim - 2))
+    return np.take_along_axis(sequence, source.reshape(shape), axis=0)
 
 
 def _put(sorted_rows: Array, order: Array) -> Array:

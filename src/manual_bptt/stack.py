@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from manual_bptt import _door
-from manual_bptt._cells import grouped, tupled
+from manual_bptt._cells import each_state, grouped, tupled
 from manual_bptt._door import Array
 
 
@@ -36,7 +36,7 @@ class Cache(NamedTuple):
 
     kept: list[Any]
     masks: list[Array | None]
-    outputs: list[Array]  # hˡ (T, B, N)
+    output: Array  # hᴸ (T, B, N)
     residual: bool
 
 
@@ -66,7 +66,7 @@ def forward(
         residual: whether each layer above the first adds its input; all have as many outputs then.
 
     Returns y of the top layer (T, B, N), the states (T, B, ·) of each layer, and the cache for
-    `backward`.
+    `backward`, which refers to the masks (leave them unchanged until then).
 
     Raises `TypeError` or `ValueError` as the cells do, and for lists of another length.
     """
@@ -74,20 +74,20 @@ def forward(
     starts = _as_many("starts", [()] * len(layers) if starts is None else starts, len(layers))
     above = len(layers) - 1
     given = _as_many("masks", [None] * above if masks is None else masks, above)
-    shapes = _door.Shapes()
     # (1) y⁰_t = x_t
     y = x
-    kept, states, used, outputs = [], [], [], []
+    kept, states, used = [], [], []
     for at, (layer, start, mask) in enumerate(zip(layers, starts, [None, *given], strict=True)):
         # (1) vˡ_t = Mˡ_t ⊙ yˡ⁻¹_t
         v = y
         if mask is not None:
-            mask = shapes.floats(f"masks[{at - 1}]", mask, f"T B N{at}", y.dtype)
-            if mask.shape != y.shape:
-                raise ValueError(f"masks[{at - 1}]: expected shape {y.shape}, got {mask.shape}")
+            shapes = _door.Shapes(dict(zip("TBN", y.shape, strict=True)))
+            mask = shapes.floats(f"masks[{at - 1}]", mask, "T B N", y.dtype)
             v = mask * y
         # (2) hˡ = cell(vˡ)
-        found, cache = layer.cell.forward(layer.params, v, *start, **layer.options)
+        cell, params, options = _door.instance(f"layers[{at}]", layer, Layer)
+        begin = each_state(cell, f"starts[{at}]", start)
+        found, cache = cell.forward(params, v, *begin, **options)
         found = tupled(found)
         h = found[0]
         # (2) yˡ_t = hˡ_t + yˡ⁻¹_t
@@ -100,8 +100,7 @@ def forward(
         kept.append(cache)
         states.append(found)
         used.append(mask)
-        outputs.append(h)
-    return y, states, Cache(kept, used, outputs, residual)
+    return y, states, Cache(kept, used, h, residual)
 
 
 def backward(
@@ -120,18 +119,16 @@ def backward(
 
     Raises `TypeError` or `ValueError` as the cells do, and for lists of another length.
     """
-    kept, masks, outputs, residual = _door.instance("cache", cache, Cache)
+    kept, masks, output, residual = _door.instance("cache", cache, Cache)
     _as_many("layers", layers, len(kept))
     dlast = _as_many("dlast", [()] * len(kept) if dlast is None else dlast, len(kept))
-    shapes = _door.Shapes()
-    dy = shapes.cotangents("dy", dy, "T B N", outputs[-1])
+    dy = _door.Shapes().cotangents("dy", dy, "T B N", output)
     grads: list[Any] = []
     for at in reversed(range(len(layers))):
-        cell, params, _ = layers[at]
+        cell, params, _ = _door.instance(f"layers[{at}]", layers[at], Layer)
         # (3) ∂hˡ_t = ∂yˡ_t,  ∂L/∂vˡ by the cell
-        count = len(cell.States._fields) if hasattr(cell, "States") else 1
-        ends = list(dlast[at]) or [None] * count
-        each = [dy, *[None] * (count - 1)]
+        ends = each_state(cell, f"dlast[{at}]", dlast[at])
+        each = [dy, *[None] * (len(ends) - 1)]
         found = cell.backward(params, kept[at], grouped(cell, each), grouped(cell, ends))
         grads.insert(0, found)
         # (4) ∂yˡ⁻¹_t = Mˡ_t ⊙ ∂L/∂vˡ_t + ∂yˡ_t

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door, ragged
-from manual_bptt._cells import grouped, joined, starts, tupled
+from manual_bptt._cells import each_state, grouped, joined, starts, steps, tupled
 from manual_bptt._door import Array
 
 
@@ -40,10 +40,11 @@ class Windows(NamedTuple):
 
 
 class Chunks(NamedTuple):
-    """What `chunked_backward` needs: what the cell kept of each piece, and its first step."""
+    """What `chunked_backward` needs: of each piece the cell's cache and the first step; states."""
 
     caches: list[Any]
     first: list[int]
+    states: tuple[Array, ...]  # (T, B, N) each
 
 
 def windowed(
@@ -65,15 +66,17 @@ def windowed(
     1.
     """
     k = _door.size("window", window)
-    found, _ = cell.forward(params, x, *start, **options)
+    x, _, _ = steps(x)
+    given = each_state(cell, "start", start)
+    found, _ = cell.forward(params, x, *given, **options)
     states = tupled(found)
     T, B = states[0].shape[:2]
-    begin = [np.zeros_like(s[0]) for s in states] if not start else list(start)
+    begin = [np.zeros_like(s[0]) if b is None else b for b, s in zip(given, states, strict=True)]
     end = np.arange(1, T + 1)  # the window of step t ends behind it, and begins at `first`
     first = np.maximum(end - k, 0)
     # window t of sequence b is sequence t B + b of a batch; beyond its length stands anything
-    steps = np.minimum(np.arange(min(k, T))[:, None] + first, T - 1)  # (k, T)
-    batch = x[steps].reshape(len(steps), T * B, *x.shape[2:])
+    taken = np.minimum(np.arange(min(k, T))[:, None] + first, T - 1)  # (k, T)
+    batch = x[taken].reshape(len(taken), T * B, *x.shape[2:])
     # (1) from s_{t-k}, or from s_0
     before = [np.concatenate([b[None], s])[first] for b, s in zip(begin, states, strict=True)]
     flat = [b.reshape(T * B, -1) for b in before]
@@ -103,25 +106,25 @@ def windowed_backward(
     """
     kept, first, B = _door.instance("cache", cache, Windows)
     T = len(first)
-    ends = []
+    ends = each_state(cell, "dstates", dstates)
+    last = each_state(cell, "dlast", dlast)
     for n, s in enumerate(kept.last):
         like = s.reshape(T, B, -1)
         shapes = _door.Shapes()
-        each = shapes.cotangents(f"dstates[{n}]", dstates[n], "T B N", like).copy()
-        if dlast is not None and dlast[n] is not None:
-            each[-1] += shapes.floats(f"dlast[{n}]", dlast[n], "B N", s.dtype)
-        ends.append(each.reshape(T * B, -1))
+        each = shapes.cotangents(f"dstates[{n}]", ends[n], "T B N", like).copy()
+        each[-1] += shapes.cotangents(f"dlast[{n}]", last[n], "B N", like[0])
+        ends[n] = each.reshape(T * B, -1)
     grads = ragged.backward(cell, params, kept, [None] * len(ends), ends)._asdict()
     for name, g in grads.items():
         if name in starts(cell):
             # s_0 is the start of the windows that begin at the first step; the others' is constant
             grads[name] = g.reshape(T, B, -1)[first == 0].sum(axis=0)
-        elif name not in cell.Params._fields:
-            steps = g.reshape(len(g), T, B, -1)  # step j of window t is step first_t + j
-            total = np.zeros(steps.shape[1:], g.dtype)
-            for j, t in np.ndindex(len(steps), T):
+        elif name not in cell.Params._fields and g is not None:
+            parts = g.reshape(len(g), T, B, -1)  # step j of window t is step first_t + j
+            total = np.zeros(parts.shape[1:], g.dtype)
+            for j, t in np.ndindex(len(parts), T):
                 if first[t] + j <= t:
-                    total[first[t] + j] += steps[j, t]
+                    total[first[t] + j] += parts[j, t]
             grads[name] = total
     return cell.Grads(**grads)
 
@@ -140,8 +143,9 @@ def chunked(
     Raises `TypeError` or `ValueError` as `windowed` does.
     """
     k = _door.size("chunk", chunk)
-    first = list(range(0, len(_door.ndarray("x", x)), k))
-    now: tuple[Array, ...] = start
+    x, T, _ = steps(x)
+    first = list(range(0, T, k))
+    now = tuple(each_state(cell, "start", start))
     caches, found = [], []
     for at in first:
         # (2) s_{ck+1} … s_{ck+k} = cell(x_{ck+1} … x_{ck+k}, from s_{ck})
@@ -150,7 +154,8 @@ def chunked(
         now = tuple(s[-1] for s in states)
         caches.append(cache)
         found.append(states)
-    return tuple(np.concatenate(a) for a in zip(*found, strict=True)), Chunks(caches, first)
+    whole = tuple(np.concatenate(a) for a in zip(*found, strict=True))
+    return whole, Chunks(caches, first, whole)
 
 
 def chunked_backward(
@@ -171,14 +176,20 @@ def chunked_backward(
 
     Raises `TypeError` or `ValueError` as the cell does.
     """
-    caches, first = _door.instance("cache", cache, Chunks)
-    none = [None] * len(dstates)
+    caches, first, states = _door.instance("cache", cache, Chunks)
+    every = each_state(cell, "dstates", dstates)
+    last = each_state(cell, "dlast", dlast)
+    none = [None] * len(states)
+    for n, s in enumerate(states):
+        shapes = _door.Shapes()
+        every[n] = shapes.cotangents(f"dstates[{n}]", every[n], "T B N", s)
+        last[n] = shapes.cotangents(f"dlast[{n}]", last[n], "B N", s[0])
     pieces = []
     borders = [*first[1:], None]
     for at, behind, kept in zip(first, borders, caches, strict=True):
-        each = [None if d is None else d[at:behind] for d in dstates]
+        each = [d[at:behind] for d in every]
         # what reaches the last state of a piece from the next one is cut
-        ends = none if behind is not None or dlast is None else list(dlast)
+        ends = none if behind is not None else last
         pieces.append(cell.backward(params, kept, grouped(cell, each), grouped(cell, ends)))
     begin = {name: getattr(pieces[0], name) for name in starts(cell)}
     return cell.Grads(**joined(cell, pieces), **begin)

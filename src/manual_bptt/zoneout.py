@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door
-from manual_bptt._cells import grouped, joined, starts, tupled
+from manual_bptt._cells import each_state, grouped, joined, starts, steps, tupled
 from manual_bptt._door import Array
 
 
@@ -50,19 +50,21 @@ def forward(
         start: the states before the first step, (B, N) each; none for zeros.
         options: of the cell's `forward`.
 
-    Returns all states, (T, B, N) each, and the cache for `backward`.
+    Returns all states, (T, B, N) each, and the cache for `backward`, which refers to k (leave it
+    unchanged until then).
 
     Raises `TypeError` or `ValueError` as the cell does, and for k of another shape.
     """
-    T = len(_door.ndarray("x", x))
-    now, caches, found = tuple(start), [], []
+    x, T, _ = steps(x)
+    now = tuple(each_state(cell, "start", start))
+    caches, found = [], []
     for t in range(T):
         # (1) s̃_t = cell(x_t, s_{t-1})
         new, cache = cell.forward(params, x[t : t + 1], *now, **options)
         new = [a[0] for a in tupled(new)]  # (B, N) each
         if t == 0:
-            now = now or tuple(np.zeros_like(a) for a in new)
-            kept = _checked(kept, new, T)
+            now = tuple(np.zeros_like(a) if s is None else s for s, a in zip(now, new, strict=True))
+            kept = _checked(each_state(cell, "kept", kept), new, T)
         # (2) s_t = k_t ⊙ s_{t-1} + (1 - k_t) ⊙ s̃_t
         now = tuple(k[t] * s + (1 - k[t]) * a for k, s, a in zip(kept, now, new, strict=True))
         caches.append(cache)
@@ -90,17 +92,13 @@ def backward(
     Raises `TypeError` or `ValueError` as the cell does.
     """
     caches, kept = _door.instance("cache", cache, Cache)
-    shapes = [_door.Shapes() for _ in kept]
-    each = [
-        s.cotangents(f"dstates[{n}]", d, "T B N", k)
-        for n, (s, d, k) in enumerate(zip(shapes, dstates, kept, strict=True))
-    ]
-    # what reaches each state from later steps
-    reached = [
-        s.cotangents(f"dlast[{n}]", d, "B N", k[0])
-        for n, (s, d, k) in enumerate(zip(shapes, dlast or [None] * len(kept), kept, strict=True))
-    ]
-    steps: list[Any] = []
+    each = each_state(cell, "dstates", dstates)
+    reached = each_state(cell, "dlast", dlast)  # what reaches each state from later steps
+    for n, k in enumerate(kept):
+        shapes = _door.Shapes()
+        each[n] = shapes.cotangents(f"dstates[{n}]", each[n], "T B N", k)
+        reached[n] = shapes.cotangents(f"dlast[{n}]", reached[n], "B N", k[0])
+    found: list[Any] = []
     for t in reversed(range(len(caches))):
         ds = [d[t] + r for d, r in zip(each, reached, strict=True)]  # ∂s_t
         # (3) ∂s̃_t = (1 - k_t) ⊙ ∂s_t
@@ -110,14 +108,12 @@ def backward(
         # (4) ∂s_{t-1} = ∂L/∂s_{t-1} + k_t ⊙ ∂s_t + what the cell carries back from ∂s̃_t
         carried = [getattr(grads, name) for name in starts(cell)]
         reached = [k[t] * d + c for k, d, c in zip(kept, ds, carried, strict=True)]
-        steps.insert(0, grads)
+        found.insert(0, grads)
     begin = dict(zip(starts(cell), reached, strict=True))
-    return cell.Grads(**joined(cell, steps), **begin)
+    return cell.Grads(**joined(cell, found), **begin)
 
 
 def _checked(kept: Sequence[Array], states: Sequence[Array], T: int) -> list[Array]:
-    if len(kept) != len(states):
-        raise ValueError(f"kept: expected one for each of {len(states)} states, got {len(kept)}")
     checked = []
     for n, (k, s) in enumerate(zip(kept, states, strict=True)):
         shapes = _door.Shapes({"T": T, "B": s.shape[0], "N": s.shape[1]})

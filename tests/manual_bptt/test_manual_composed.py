@@ -6,13 +6,18 @@ import pytest
 from manual_bptt import bidirectional, gru, lstm, ragged, rnn, stack, truncated, zoneout
 
 T, B, D, H = 7, 3, 4, 5
-RNG = np.random.default_rng(0)
+RNG = np.random.default_rng(0)  # for what the tests share; each has the same numbers to itself
 CELLS = {
     "rnn": (rnn, rnn.init(RNG, D, H), {"activation": "sigmoid"}),
     "lstm": (lstm, lstm.init(RNG, D, H), {"forget_offset": 1.0}),
     "gru": (gru, gru.init(RNG, D, H), {}),
 }
 X = RNG.standard_normal((T, B, D))
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers_for_each_test(monkeypatch):
+    monkeypatch.setattr(f"{__name__}.RNG", np.random.default_rng(1))
 
 
 def tupled(value):
@@ -39,6 +44,7 @@ def whole(cell, start, dstates, dlast):
 def assert_the_same(a, b, exact=False):
     """Of the same numbers, added up in another order if not exact; the pairs have derived bands."""
     for one, other in zip(tupled(a), tupled(b), strict=True):
+        assert (one is None) == (other is None)
         if exact:
             np.testing.assert_array_equal(one, other)
         elif one is not None:
@@ -165,7 +171,10 @@ def test_what_a_stack_is_not_given_is_zero_or_one():
     [
         ({"starts": [[]]}, "starts: expected 3 of them, got 1"),
         ({"masks": [None]}, "masks: expected 2 of them, got 1"),
-        ({"masks": [None, np.ones((T, B, D))]}, r"masks\[1\]: expected shape \(7, 3, 5\), got"),
+        (
+            {"masks": [None, np.ones((T, B, D))]},
+            r"masks\[1\]: expected shape \(T, B, N\) with .* N = 5",
+        ),
         ({"masks": [np.full((T, B, H), np.nan), None]}, r"masks\[0\]: expected finite values"),
     ],
 )
@@ -233,7 +242,42 @@ def test_padding_is_not_read_in_either_direction():
         (lambda c, p: truncated.chunked(c, p, X, 1.5), TypeError, "chunk: expected an int"),
         (lambda c, p: truncated.chunked(c, p, X[0], 1), ValueError, "x: expected shape"),
         (lambda c, p: truncated.windowed(c, p, None, 1), TypeError, "x: expected a numpy.ndarray"),
-        (lambda c, p: zoneout.forward(c, p, X, []), ValueError, "kept: expected one for each of 1"),
+        (
+            lambda c, p: truncated.chunked(c, p, X[:0], 1),
+            ValueError,
+            r"x: expected shape \(T, B, D\) without empty axes, got \(0, 3, 4\)",
+        ),
+        (
+            lambda c, p: zoneout.forward(c, p, X[:0], []),
+            ValueError,
+            r"x: expected shape \(T, B, D\) without empty axes",
+        ),
+        (lambda c, p: zoneout.forward(c, p, X, []), TypeError, r"kept\[0\]: .*, got None"),
+        (
+            lambda c, p: zoneout.forward(c, p, X, [1, 2]),
+            ValueError,
+            r"kept: expected 1 of them \(h\), got 2",
+        ),
+        (
+            lambda c, p: truncated.windowed(c, p, X, 2, X[0], X[1]),
+            ValueError,
+            r"start: expected 1 of them \(h\), got 2",
+        ),
+        (
+            lambda c, p: ragged.forward(c, p, X, np.full(B, T), np.ones((B + 1, H))),
+            ValueError,
+            r"start\[0\]: expected shape \(B, N\) with B = 3",
+        ),
+        (
+            lambda c, p: bidirectional.forward(c, (p, p), X, begin=([np.ones((B + 1, H))], ())),
+            ValueError,
+            r"start\[0\]: expected shape \(B, N\) with B = 3",
+        ),
+        (
+            lambda c, p: stack.forward([(c, p)], X),
+            TypeError,
+            r"layers\[0\]: expected manual_bptt\.stack\.Layer, got tuple",
+        ),
         (
             lambda c, p: zoneout.forward(c, p, X, [np.ones((T, B, D))]),
             ValueError,
@@ -247,7 +291,7 @@ def test_padding_is_not_read_in_either_direction():
         (
             lambda c, p: bidirectional.forward(c, (p, p), X[0, 0]),
             ValueError,
-            r"x: expected shape \(T, B, D\), got \(4,\)",
+            r"x: expected shape \(T, B, D\) without empty axes, got \(4,\)",
         ),
     ],
 )
@@ -272,11 +316,53 @@ def test_cotangents_of_another_shape_are_named():
     )
     for kind in ("windowed", "chunked"):
         _, cache = getattr(truncated, kind)(cell, params, X, 3)
-        with pytest.raises(ValueError, match=r"dstates.*: expected shape"):
-            getattr(truncated, f"{kind}_backward")(cell, params, cache, wrong)
+        back = getattr(truncated, f"{kind}_backward")
+        with pytest.raises(ValueError, match=rf"dstates\[0\]: expected shape {with_b}"):
+            back(cell, params, cache, wrong)
+        with pytest.raises(ValueError, match=r"dlast: expected 1 of them \(h\), got 2"):
+            back(cell, params, cache, [None], [None, None])
+        with pytest.raises(TypeError, match=r"dstates: expected 1 of them \(h\), got ndarray"):
+            back(cell, params, cache, wrong[0])
+    _, _, cache = ragged.forward(cell, params, X, np.full(B, T))
+    for dstates, dlast, named in (
+        ([np.ones((T + 1, B, H))], None, r"dstates\[0\]: expected shape \(T, B, N\) with T = 7"),
+        (None, [np.ones((B + 1, H))], r"dlast\[0\]: expected shape \(B, N\) with B = 3"),
+    ):
+        with pytest.raises(ValueError, match=named):
+            ragged.backward(cell, params, cache, dstates, dlast)
+    with pytest.raises(TypeError, match=r"cache: expected manual_bptt\.ragged\.Cache, got tuple"):
+        ragged.backward(cell, params, tuple(cache), None, None)
     _, cache = zoneout.forward(cell, params, X, [np.ones((T, B, H))])
     with pytest.raises(ValueError, match=rf"dstates\[0\]: expected shape {with_b}"):
         zoneout.backward(cell, params, cache, wrong)
     _, _, cache = bidirectional.forward(cell, (params, params), X)
     with pytest.raises(ValueError, match=r"dy: expected shape \(T, B, 2N\)"):
         bidirectional.backward(cell, (params, params), cache, wrong[0])
+
+
+INDICES = np.arange(T * B).reshape(T, B) % D
+
+
+@pytest.mark.parametrize("kind", ["windowed", "chunked", "ragged", "zoneout", "bidirectional"])
+def test_class_indices_stand_for_their_vectors(kind):
+    module, params, _ = CELLS["rnn"]
+
+    def gradients(x):
+        dy = np.arange(T * B * H, dtype=float).reshape(T, B, H)
+        if kind == "bidirectional":
+            _, _, cache = bidirectional.forward(module, (params, params), x)
+            both = np.concatenate([dy, dy], axis=-1)
+            grads = bidirectional.backward(module, (params, params), cache, both)
+            return grads.directions[1]._replace(x=grads.x)
+        if kind == "ragged":
+            _, _, cache = ragged.forward(module, params, x, np.array([7, 2, 5]))
+            return ragged.backward(module, params, cache, [dy], None)
+        if kind == "zoneout":
+            _, cache = zoneout.forward(module, params, x, [np.full((T, B, H), 0.25)])
+            return zoneout.backward(module, params, cache, [dy])
+        _, cache = getattr(truncated, kind)(module, params, x, 3)
+        return getattr(truncated, f"{kind}_backward")(module, params, cache, [dy])
+
+    of_indices, of_vectors = gradients(INDICES), gradients(np.eye(D)[INDICES])
+    assert of_indices.x is None
+    assert_the_same(of_indices, of_vectors._replace(x=None))

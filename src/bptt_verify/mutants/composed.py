@@ -24,12 +24,12 @@ from bptt_verify.pairs import (
 # The lines that are right: of `manual_bptt.stack`,
 BELOW = "below = found.x if mask is None else mask * found.x"
 DY = "dy = below + dy if residual and at else below"
-ENDS = "ends = list(dlast[at]) or [None] * count"
+ENDS = 'ends = each_state(cell, f"dlast[{at}]", dlast[at])'
 # `manual_bptt.bidirectional`,
 HALVES = "one, two = dy[..., :N], ragged.reversed_within(dy[..., N:], lengths)"
-DX = "return Grads((first, second), first.x + ragged.reversed_within(second.x, lengths))"
+DX = "first.x + ragged.reversed_within(second.x, lengths)"
 # `manual_bptt.ragged`,
-CARRIED = "np.zeros_like(s) if d is None else np.array(d[order])"
+CARRIED = 'carried[n] = shapes.cotangents(f"dlast[{n}]", carried[n], "B N", s)[order]'
 ENDS_NOW = "ends = [d[:alive] for d in carried]"
 WEIGHTS = "total[name] = g if name not in total or g is None else total[name] + g"
 # `manual_bptt.zoneout`,
@@ -39,9 +39,9 @@ REACHED = "reached = [k[t] * d + c for k, d, c in zip(kept, ds, carried, strict=
 WINDOW = 'k = _door.size("window", window)'
 CHUNK = 'k = _door.size("chunk", chunk)'
 START = "grads[name] = g.reshape(T, B, -1)[first == 0].sum(axis=0)"
-STEPS = "total[first[t] + j] += steps[j, t]"
-LAST = "each[-1] += shapes.floats"
-CUT = "ends = none if behind is not None or dlast is None else list(dlast)"
+STEPS = "total[first[t] + j] += parts[j, t]"
+LAST = "each[-1] += shapes.cotangents"
+CUT = "ends = none if behind is not None else last"
 BEGIN = "begin = {name: getattr(pieces[0], name) for name in starts(cell)}"
 
 
@@ -120,7 +120,7 @@ MUTANTS = (
         "last-dropped",
         "cotangents of last states are dropped",
         ENDS,
-        "ends = [None] * count",
+        'ends = each_state(cell, "dlast", None)',
     ),
     _mutant(
         "bidirectional",
@@ -148,21 +148,21 @@ MUTANTS = (
         "dx-not-turned",
         "∂L/∂x of h← is not put back in order",
         DX,
-        "return Grads((first, second), first.x + second.x)",
+        "first.x + second.x",
     ),
     _mutant(
         "bidirectional",
         "dx-of-one",
         "∂L/∂x of h→ alone",
         DX,
-        "return Grads((first, second), first.x)",
+        "first.x",
     ),
     _mutant(
         "ragged",
         "last-unsorted",
         "cotangents of last states in the order of the batch",
         CARRIED,
-        "np.zeros_like(s) if d is None else np.array(d)",
+        CARRIED.removesuffix("[order]") + ".copy()",
     ),
     _mutant(
         "ragged",
@@ -219,16 +219,16 @@ MUTANTS = (
     _mutant(
         "windowed",
         "step-assigned",
-        "= for +=: the last window's δ alone",
+        "= for +=: of all windows that a step is in, the one that ends there alone",
         STEPS,
-        "total[first[t] + j] = steps[j, t]",
+        "total[first[t] + j] = parts[j, t]",
     ),
     _mutant(
         "windowed",
         "last-assigned",
         "= for +=: the last state's own cotangent is lost",
         LAST,
-        "each[-1] = shapes.floats",
+        "each[-1] = shapes.cotangents",
     ),
     _mutant("chunked", "one-long", "the pieces are one step longer", CHUNK, f"{CHUNK} + 1"),
     _mutant(
@@ -236,7 +236,7 @@ MUTANTS = (
         "last-everywhere",
         "the last state's cotangent at every border",
         CUT,
-        "ends = none if dlast is None else list(dlast)",
+        "ends = last",
     ),
     _mutant("chunked", "last-dropped", "the last state's cotangent is dropped", CUT, "ends = none"),
     _mutant(

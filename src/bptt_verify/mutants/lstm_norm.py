@@ -69,7 +69,9 @@ MUTANTS = (
         "dh_next = (gamma_h * delta[t]) @ W",
     ),
     _mutant("gamma-x-missing", "γˣ is missing on the way to x", DP, "dp = dnormalise(p, delta)"),
-    _mutant("p-for-q", "N′ at q where p is meant", DP, "dp = dnormalise(q, gamma_x * delta)"),
+    _mutant(
+        "p-for-q", "N′ at W h where it is meant at U x", DP, "dp = dnormalise(q, gamma_x * delta)"
+    ),
     _mutant(
         "dw-unnormalised", "∂L/∂W from δ without N′", DW, "dW = flat(delta).T @ flat(before_h)"
     ),

@@ -180,7 +180,7 @@ MUTANTS = (
     _mutant(
         "minlstm",
         "gates-apart",
-        "f (1 - f) by σ(aᶠ), as if the gates were not normalised",
+        "σ′ where the slope of log σ is meant: σ(a) too often",
         D_FI,
         "d_f, d_i = dd * sigmoid(a_f) * sigmoid(-a_f), -dd * sigmoid(a_i) * sigmoid(-a_i)",
     ),
