@@ -23,7 +23,7 @@ FAULTS = {
     "dropped-carry": {"delta", "dx", "dh0", "dc0", "dU", "dW", "db"},
     "transposed": {"delta", "dx", "dh0", "dc0", "dU", "dW", "db"},
     "state-after": {"dW"},
-    "last-step-only": {"db"},
+    "bias-assigned": {"db"},
 }
 
 

@@ -114,7 +114,7 @@ void lstm_backward(struct sizes n, const struct inputs *in, const struct states 
                 /* (14) ∂L/∂U = Σ_t δ_t x_tᵀ,  ∂L/∂b = Σ_t δ_t */
                 for (size_t k = 0; k < D; k++)
                     out->U[r * D + k] += delta[r] * x[k];
-                out->b[r] = fault == LAST_STEP_ONLY ? delta[r] : out->b[r] + delta[r];
+                out->b[r] = fault == BIAS_ASSIGNED ? delta[r] : out->b[r] + delta[r];
             }
 
             /* (17) ∂L/∂x_t = Uᵀ δ_t */

@@ -46,7 +46,7 @@ enum fault {
     DROPPED_CARRY,     /* (10) without ∂c_{t+1} ⊙ f_{t+1} */
     TRANSPOSED,        /* (8) with W for Wᵀ, gate by gate */
     STATE_AFTER,       /* (13) with h_t for h_{t-1} */
-    LAST_STEP_ONLY     /* (14) with = for +=: only what was added last is left */
+    BIAS_ASSIGNED      /* (14) with = for +=: of ∂L/∂b only what was added last is left */
 };
 
 /* Equations (1) to (6): fills the states. */

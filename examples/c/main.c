@@ -18,7 +18,7 @@ enum { LONGEST_NAME = 256, QUANTITIES = 11 };
 static const char *const faults[] = {
     [FORGET_DERIVATIVE] = "forget-derivative", [TANH_DERIVATIVE] = "tanh-derivative",
     [DROPPED_CARRY] = "dropped-carry",         [TRANSPOSED] = "transposed",
-    [STATE_AFTER] = "state-after",             [LAST_STEP_ONLY] = "last-step-only",
+    [STATE_AFTER] = "state-after",             [BIAS_ASSIGNED] = "bias-assigned",
 };
 enum { FAULTS = sizeof faults / sizeof *faults };
 
@@ -239,7 +239,7 @@ static enum fault fault_named(const char *name)
         if (strcmp(name, faults[k]) == 0)
             return (enum fault)k;
     stop("--fault", "expected forget-derivative, tanh-derivative, dropped-carry, transposed, "
-                    "state-after or last-step-only");
+                    "state-after or bias-assigned");
     return NONE;
 }
 

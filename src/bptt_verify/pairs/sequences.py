@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -33,11 +33,17 @@ class Part:
         cell: the cell.
         mark: what is put behind every name.
         below: the letter of the size of its input.
+
+    Raises `ValueError` for a cell with a start that has to be above 0: its pair draws another one.
     """
 
     cell: Cell
     mark: str = ""
     below: str = "D"
+
+    def __post_init__(self) -> None:
+        if self.cell.positive:
+            raise ValueError(f"cell {self.cell.name!r}: expected one with any start")
 
     def named(self, names: Sequence[str]) -> list[str]:
         """The names here of what the cell calls so."""
@@ -117,7 +123,9 @@ def ragged_pair(cell: Cell, layer: ModuleType = manual_bptt.ragged) -> Pair:
             )
         )
 
-    return _pair(part, "ragged", forward, backward, twin, more={"lengths": Index("B", below="T")})
+    lengths = {"lengths": Index("B", below="T")}
+    shown = {*cell.states, *cell.taps}
+    return _pair(part, "ragged", forward, backward, twin, more=lengths, shown=shown)
 
 
 def zoneout_pair(cell: Cell, layer: ModuleType = manual_bptt.zoneout) -> Pair:
@@ -143,7 +151,7 @@ def zoneout_pair(cell: Cell, layer: ModuleType = manual_bptt.zoneout) -> Pair:
         )
         return _steps_and_last(part, states)
 
-    return _pair(part, "zoneout", forward, backward, twin, more=masks)
+    return _pair(part, "zoneout", forward, backward, twin, more=masks, shown=cell.taps)
 
 
 def windowed_pair(cell: Cell, layer: ModuleType = manual_bptt.truncated) -> Pair:
@@ -192,13 +200,17 @@ def _truncated(cell: Cell, name: str, size: str, by_hand: Any, back: Any, in_jax
         twin,
         options={size: (1, 2, 3, 5)},
         without={"split and join"},
+        shown=cell.states,
     )
 
 
 def stack_pair(*cells: Cell, layer: ModuleType = manual_bptt.stack) -> Pair:
-    """Layers of H units each, with or without residual connections; dropout of one half."""
+    """Layers of H units each, with or without residual connections; dropout of one half.
+
+    Where a mask is true, an entry is kept, and doubled. Options of the cells are their defaults.
+    """
     parts = [Part(c, f"_{n + 1}", "H" if n else "D") for n, c in enumerate(cells)]
-    masks = {f"drop{part.mark}": Mask("T B H") for part in parts[1:]}
+    masks = {f"keep{part.mark}": Mask("T B H") for part in parts[1:]}
     ends = [name for part in parts for name in part.last]
 
     def outputs(y: Any, states: Any) -> Arrays:
@@ -315,8 +327,12 @@ def _pair(
     more: dict[str, Any] | None = None,
     options: dict[str, Any] | None = None,
     without: set[str] | None = None,
+    shown: Collection[str],
 ) -> Pair:
-    """One cell that something is done with: all states and all last states come out."""
+    """One cell that something is done with: all states and all last states come out.
+
+    `shown` are the quantities for which the equations of the cell still hold as they are.
+    """
     cell, one = part.cell, part.cell.pair()
     each = {k: f"T B {s}" for k, s in cell.states.items()}
     return Pair(
@@ -329,7 +345,7 @@ def _pair(
         backward=backward,
         twin=twin,
         optional={*each, *part.last},
-        equations={k: e for k, e in one.equations.items() if not k.startswith("d")},
+        equations={k: e for k, e in one.equations.items() if k in shown},
         without=without or (),
     )
 
