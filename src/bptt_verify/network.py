@@ -96,7 +96,9 @@ def network_pair(cell: Cell, layers: int = 1, *, residual: bool = False) -> Pair
         return {"loss": loss}, (net, params, cache)
 
     def backward(kept: Any, d: Arrays) -> Arrays:
-        return parts.gradients(manual_bptt.network.backward(*kept, d["loss"][()]))
+        net, params, cache = kept
+        dloss = d["loss"][()]
+        return parts.gradients(manual_bptt.network.backward(net, params, cache, dloss))
 
     def twin(i: Arrays, **given: Any) -> Arrays:
         params = [part.twin_params(i) for part in parts.each]

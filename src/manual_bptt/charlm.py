@@ -122,9 +122,7 @@ def sized(settings: Settings, characters: int, weights: int) -> Settings:
         return n_1 + (H - 1) * (n_2 - n_1) + (H - 1) * (H - 2) // 2 * (n_3 - 2 * n_2 + n_1)
 
     above = max(2, bisect_left(range(weights), weights, key=counted))
-    return settings._replace(
-        hidden=min(above - 1, above, key=lambda H: abs(counted(H) - weights))
-    )
+    return settings._replace(hidden=min(above - 1, above, key=lambda H: abs(counted(H) - weights)))
 
 
 def train(text: Split, settings: Settings, state: State) -> Iterator[Step]:

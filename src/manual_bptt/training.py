@@ -148,6 +148,5 @@ def _like_parameter(name: str, value: object, parameter: Array) -> Array:
 def _gradients(params: Any, grads: Any) -> dict[str, Array]:
     """For each parameter its gradient, looked up by name and held against shape and dtype."""
     return {
-        k: _like_parameter(f"grads.{k}", _tree.at(grads, k), p)
-        for k, p in _arrays(params).items()
+        k: _like_parameter(f"grads.{k}", _tree.at(grads, k), p) for k, p in _arrays(params).items()
     }
