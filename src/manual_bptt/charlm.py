@@ -79,6 +79,11 @@ class Step(NamedTuple):
     after: State
 
 
+def usual_rate(cell: ModuleType) -> float:
+    """The learning rate that did best of those tried on the default text (docs/training.md)."""
+    return 4e-3 if cell is rnn else 1e-2
+
+
 def takes_activation(cell: ModuleType) -> bool:
     """Whether the activation of the cell can be chosen."""
     return "activation" in inspect.signature(cell.forward).parameters
@@ -202,10 +207,7 @@ def save(path: Path, text: Split, settings: Settings, state: State) -> None:
         "text": np.array(fingerprint(text)),
         "step": np.int64(state.step),
         **{f"setting.{k}": np.array(v) for k, v in named.items()},
-        **dict(_tree.leaves(state.params, "params")),
-        **dict(_tree.leaves(state.states, "states")),
-        **{f"adam.m.{k}": v for k, v in state.adam.m.items()},
-        **{f"adam.v.{k}": v for k, v in state.adam.v.items()},
+        **_arrays(state),
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
@@ -232,18 +234,29 @@ def load(path: Path, text: Split, cells: Collection[ModuleType]) -> tuple[Settin
                 f"{path}: expected one of the cells {', '.join(known)}, got {named['cell']}"
             )
         settings = Settings(**{**named, "cell": known[named["cell"]]})
-        step, fresh = int(stored["step"]), start(text, settings)
         # the same arrays as at the start, with other values in them
-        adam = training.Adam(
-            step,
-            {k: stored[f"adam.m.{k}"] for k in fresh.adam.m},
-            {k: stored[f"adam.v.{k}"] for k in fresh.adam.v},
-        )
+        fresh = start(text, settings)
+        for name, array in _arrays(fresh).items():
+            wanted, got = (f"{a.shape} of {a.dtype}" for a in (array, stored[name]))
+            if got != wanted:
+                raise ValueError(f"{path}: {name}: expected {wanted}, got {got}")
+        step = int(stored["step"])
+        m, v = ({k: stored[f"adam.{which}.{k}"] for k in fresh.adam.m} for which in "mv")
         params = _tree.filled(fresh.params, stored, "params")
         states = _tree.filled(fresh.states, stored, "states")
-        return settings, State(step, params, adam, states)
+        return settings, State(step, params, training.Adam(step, m, v), states)
     except KeyError as error:
         raise ValueError(f"{path}: not a checkpoint: no {error}") from None
+
+
+def _arrays(state: State) -> dict[str, Array]:
+    """All arrays of a state, by name."""
+    return {
+        **dict(_tree.leaves(state.params, "params")),
+        **dict(_tree.leaves(state.states, "states")),
+        **{f"adam.m.{k}": m for k, m in state.adam.m.items()},
+        **{f"adam.v.{k}": v for k, v in state.adam.v.items()},
+    }
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -93,7 +93,7 @@ def train(
     window
         Steps T of a window. [default: 64]
     learning_rate
-        Of Adam, falling linearly to zero. [default: 0.004]
+        Of Adam, falling linearly to zero. [default: 0.004 for the rnn, 0.01 for other cells]
     activation
         tanh, sigmoid or relu, of the rnn. [default: tanh]
     seed
@@ -271,6 +271,8 @@ def _split(path: Path | None) -> Split:
 def _begin(split: Split, given: dict[str, Any], resume: Path | None) -> tuple[Settings, State]:
     if resume is None:
         settings = _checked(Settings(**given), given)
+        if "learning_rate" not in given:
+            settings = settings._replace(learning_rate=charlm.usual_rate(settings.cell))
         if "hidden" not in given:
             weights = charlm.count(charlm.start(split, Settings()).params)
             settings = charlm.sized(settings, len(split.characters), weights)
@@ -324,8 +326,13 @@ def _in_words(settings: Settings) -> str:
 
 
 def _rival(split: Split, state: State, settings: Settings) -> tuple[Settings, State]:
-    """The vanilla rnn of as many weights, to be trained in the same way."""
+    """The vanilla rnn of as many weights, to be trained in the same way.
+
+    With its own usual learning rate, unless the cell had another than its usual one.
+    """
     plain = settings._replace(cell=rnn, layers=1, residual=False)
+    if settings.learning_rate == charlm.usual_rate(settings.cell):
+        plain = plain._replace(learning_rate=charlm.usual_rate(rnn))
     plain = charlm.sized(plain, len(split.characters), charlm.count(state.params))
     return plain, charlm.start(split, plain)
 
