@@ -113,15 +113,12 @@ def _zeros(settings: Settings) -> network.States:
     return (layer,) * settings.layers
 
 
-def count(params: network.Params) -> int:
-    """How many weights there are."""
-    return sum(p.size for _, p in _tree.leaves(params))
-
-
 def sized(settings: Settings, characters: int, weights: int) -> Settings:
     """The same with the hidden size that comes nearest to so many weights."""
     # the number of weights is a polynomial of degree 2 in H: three values say which
-    n_1, n_2, n_3 = (count(_fresh(settings._replace(hidden=H), characters)) for H in (1, 2, 3))
+    n_1, n_2, n_3 = (
+        network.count(_fresh(settings._replace(hidden=H), characters)) for H in (1, 2, 3)
+    )
 
     def counted(H: int) -> int:
         return n_1 + (H - 1) * (n_2 - n_1) + (H - 1) * (H - 2) // 2 * (n_3 - 2 * n_2 + n_1)

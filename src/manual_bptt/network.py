@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from manual_bptt import _door, readout, rnn, stack
+from manual_bptt import _door, _tree, readout, rnn, stack
 from manual_bptt._door import Array
 
 States = tuple[tuple[Array, ...], ...]
@@ -71,6 +71,11 @@ def init(
     below = [input_size, *[hidden_size] * (_door.size("layers", layers) - 1)]
     each = tuple(cell.init(rng, size, hidden_size, dtype=dtype) for size in below)
     return Params(each, readout.init(rng, hidden_size, output_size, dtype=dtype))
+
+
+def count(params: Params) -> int:
+    """How many weights there are."""
+    return sum(weights.size for _, weights in _tree.leaves(params))
 
 
 def outputs(

@@ -11,7 +11,7 @@ import pytest
 from bptt_verify import cli
 from bptt_verify.network import TRAINED, network_pair
 from bptt_verify.pairs import CELLS
-from manual_bptt import charlm, gru, lstm, rnn, slstm, text
+from manual_bptt import charlm, gru, lstm, network, rnn, slstm, text
 from manual_bptt._tree import leaves
 from planting import caught_in, planted
 
@@ -150,11 +150,11 @@ def test_the_rival_is_that_of_the_whole_run_also_after_a_resume(bptt, tmp_path):
 def test_no_other_size_comes_nearer_to_so_many_weights(name):
     C = len(SPLIT.characters)
     plain = charlm.Settings()
-    for weights in (1, 700, charlm.count(charlm.start(SPLIT, plain).params)):
+    for weights in (1, 700, network.count(charlm.start(SPLIT, plain).params)):
         settings = charlm.sized(plain._replace(cell=TRAINED[name].by_hand, layers=2), C, weights)
         sizes = range(max(1, settings.hidden - 1), settings.hidden + 2)
         off = {
-            n: abs(charlm.count(charlm.start(SPLIT, settings._replace(hidden=n)).params) - weights)
+            n: abs(network.count(charlm.start(SPLIT, settings._replace(hidden=n)).params) - weights)
             for n in sizes
         }
         assert min(off.values()) == off[settings.hidden]

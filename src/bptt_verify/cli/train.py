@@ -26,7 +26,7 @@ from bptt_verify.cli.console import (
 from bptt_verify.compare import Comparison
 from bptt_verify.live import Live
 from bptt_verify.network import TRAINED
-from manual_bptt import charlm, rnn
+from manual_bptt import charlm, network, rnn
 from manual_bptt import text as texts
 from manual_bptt.charlm import Settings, State, Step
 from manual_bptt.text import Split
@@ -274,7 +274,7 @@ def _begin(split: Split, given: dict[str, Any], resume: Path | None) -> tuple[Se
         if "learning_rate" not in given:
             settings = settings._replace(learning_rate=charlm.usual_rate(settings.cell))
         if "hidden" not in given:
-            weights = charlm.count(charlm.start(split, Settings()).params)
+            weights = network.count(charlm.start(split, Settings()).params)
             settings = charlm.sized(settings, len(split.characters), weights)
         settings = settings.fitted(split)
         return settings, charlm.start(split, settings)
@@ -333,7 +333,7 @@ def _rival(split: Split, state: State, settings: Settings) -> tuple[Settings, St
     plain = settings._replace(cell=rnn, layers=1, residual=False)
     if settings.learning_rate == charlm.usual_rate(settings.cell):
         plain = plain._replace(learning_rate=charlm.usual_rate(rnn))
-    plain = charlm.sized(plain, len(split.characters), charlm.count(state.params))
+    plain = charlm.sized(plain, len(split.characters), network.count(state.params))
     return plain, charlm.start(split, plain)
 
 
@@ -343,7 +343,7 @@ def _figures(split: Split, run: _Run) -> dict[str, Any]:
         "cell": _name(settings),
         "layers": settings.layers,
         "hidden": settings.hidden,
-        "weights": charlm.count(params),
+        "weights": network.count(params),
         "held_out_bits": charlm.bits(settings.network, params, split.held_out),
         "steps": run.state.step,
         "seconds": run.seconds,
