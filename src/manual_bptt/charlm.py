@@ -149,18 +149,17 @@ class DivergedError(ArithmeticError):
 
 
 def _step(x: Array, targets: Array, settings: Settings, state: State) -> Step:
-    net = settings.network
-    with np.errstate(over="ignore", invalid="ignore"):  # looked at right below
-        try:
+    net, rate = settings.network, settings.learning_rate * (1 - state.step / settings.steps)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at behind every door
             loss, cache = network.forward(net, state.params, x, targets, state.states)
-        except NotFiniteError as error:  # a state left the range of float32
-            raise DivergedError(f"{error} at step {state.step}") from error
-        if not np.isfinite(loss):
-            raise DivergedError(f"the loss is {loss} at step {state.step}")
-        grads = network.backward(net, state.params, cache, 1 / x.size)
-        clipped, _ = training.clip_norm(state.params, grads, settings.clip)
-        rate = settings.learning_rate * (1 - state.step / settings.steps)
-        params, adam = training.adam(state.params, clipped, state.adam, rate)
+            if not np.isfinite(loss):
+                raise DivergedError(f"the loss is {loss} at step {state.step}")
+            grads = network.backward(net, state.params, cache, 1 / x.size)
+            clipped, _ = training.clip_norm(state.params, grads, settings.clip)
+            params, adam = training.adam(state.params, clipped, state.adam, rate)
+    except NotFiniteError as error:  # a state or a gradient left the range of float32
+        raise DivergedError(f"{error} at step {state.step}") from error
     if not all(np.isfinite(p).all() for _, p in _tree.leaves(params)):
         raise DivergedError(f"a weight is not finite after step {state.step}")
     after = State(state.step + 1, params, adam, _last(cache.states))
