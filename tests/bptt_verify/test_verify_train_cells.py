@@ -146,6 +146,23 @@ def test_the_rival_is_that_of_the_whole_run_also_after_a_resume(bptt, tmp_path):
     assert whole == resumed
 
 
+@pytest.mark.parametrize("options", [[], ["--learning-rate", "0.005"]])
+def test_the_defaults_are_those_of_the_cell(bptt, tmp_path, options):
+    few = ["--batch", 2, "--window", 4, "--steps", 1, "--sample", 0, "--json", "f.json", *options]
+    assert bptt("--cell", "gru", *few)[0] == 0
+    found = read(tmp_path / "f.json")
+    assert bptt(*few)[0] == 0
+    plain = read(tmp_path / "f.json")
+    assert (plain["cell"], plain["hidden"], plain["rival"]) == ("rnn", 256, None)
+    wanted = small(gru)
+    assert found["hidden"] == charlm.sized(wanted, len(SPLIT.characters), plain["weights"]).hidden
+    rates = (found["learning_rate"], found["rival"]["learning_rate"], plain["learning_rate"])
+    usual = (charlm.usual_rate(gru), charlm.usual_rate(rnn), charlm.usual_rate(rnn))
+    assert rates == ((0.005,) * 3 if options else usual)
+    size = charlm.sized(small(rnn), len(SPLIT.characters), found["weights"]).hidden
+    assert found["rival"]["hidden"] == size
+
+
 @pytest.mark.parametrize("name", TRAINED)
 def test_no_other_size_comes_nearer_to_so_many_weights(name):
     C = len(SPLIT.characters)

@@ -344,6 +344,7 @@ def _figures(split: Split, run: _Run) -> dict[str, Any]:
         "layers": settings.layers,
         "hidden": settings.hidden,
         "weights": network.count(params),
+        "learning_rate": settings.learning_rate,
         "held_out_bits": charlm.bits(settings.network, params, split.held_out),
         "steps": run.state.step,
         "seconds": run.seconds,
