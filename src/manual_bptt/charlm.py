@@ -81,7 +81,7 @@ class Step(NamedTuple):
 
 def usual_rate(cell: ModuleType) -> float:
     """The learning rate that did best of those tried on the default text (docs/training.md)."""
-    return 4e-3 if cell is rnn else 1e-2
+    return 4e-3 if cell is rnn else 2e-2
 
 
 def takes_activation(cell: ModuleType) -> bool:

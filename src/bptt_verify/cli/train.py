@@ -93,7 +93,7 @@ def train(
     window
         Steps T of a window. [default: 64]
     learning_rate
-        Of Adam, falling linearly to zero. [default: 0.004 for the rnn, 0.01 for other cells]
+        Of Adam, falling linearly to zero. [default: 0.004 for the rnn, 0.02 for other cells]
     activation
         tanh, sigmoid or relu, of the rnn. [default: tanh]
     seed
