@@ -80,7 +80,7 @@ class Step(NamedTuple):
 
 
 def usual_rate(cell: ModuleType) -> float:
-    """The learning rate that did best of those tried on the default text (docs/training.md)."""
+    """The learning rate by default: docs/training.md says what was tried."""
     return 4e-3 if cell is rnn else 2e-2
 
 

@@ -88,7 +88,7 @@ def test_the_pair_of_a_stack_passes_in_random_cases():
 def test_a_mistake_in_a_cell_ends_the_run(bptt, monkeypatch):
     wrong = planted(lstm, "d_f[...] = dc_t * before_c[t]", "d_f[...] = dc_t * all_c[t]")
     monkeypatch.setitem(TRAINED, "lstm", replace(TRAINED["lstm"], by_hand=wrong))
-    code, out, _ = bptt("--cell", "lstm", *SMALL, *STACKED, "--verify-every", 5)
+    code, out, _ = bptt("--cell", "lstm", *SMALL, *STACKED, "--steps", 6, "--verify-every", 5)
     assert code == 1
     assert "step 0: the gradient disagrees with the twin" in out
     # what the readout says is right; the mistake is in both layers
