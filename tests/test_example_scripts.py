@@ -6,6 +6,7 @@ import inspect
 import itertools
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,9 @@ def test_the_digits_are_told_apart(script, capsys):
 
 @pytest.mark.parametrize("script", ["copying.py"], indirect=True)
 def test_the_lstm_keeps_what_was_marked(script):
+    x, targets = script.batch(np.random.default_rng(0), 50)
+    marked = x[..., -1].argmax(axis=0)  # (B,), the step
+    assert x[marked, np.arange(50), targets[-1]].all()
     params = script.trained(script.LSTM, hidden=32, rate=1e-2)
     assert script.accuracy(script.LSTM, params) >= script.REQUIRED
 
