@@ -18,7 +18,7 @@ def forward(
     starts: Sequence[Sequence[Array]],
     more: Sequence[dict[str, Any]],
     *,
-    masks: Sequence[Array],
+    masks: Sequence[Array] | None = None,
     residual: bool = False,
 ) -> tuple[Array, list[tuple[Array, ...]]]:
     """The output of the top layer (T, B, N), and all states of all layers.
@@ -29,12 +29,12 @@ def forward(
         x: (T, B, D).
         starts: for each layer its states before the first step, (B, ·) each.
         more: for each layer the options and taps of its cell.
-        masks: Mˡ (T, B, N) of each layer but the first.
+        masks: Mˡ (T, B, N) of each layer but the first; 1 when None.
         residual: whether each layer above the first adds its input.
     """
     y, states = x, []
     for at, cell in enumerate(cells):
-        v = masks[at - 1] * y if at else y  # (1)
+        v = masks[at - 1] * y if masks is not None and at else y  # (1)
         found = cell.forward(params[at], v, *starts[at], **more[at])
         found = found if isinstance(found, tuple) else (found,)
         y = found[0] + y if residual and at else found[0]  # (2)

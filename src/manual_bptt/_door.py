@@ -19,6 +19,10 @@ P = TypeVar("P")
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 
 
+class NotFiniteError(ValueError):
+    """Of the right type and shape, but with NaN or infinity in it."""
+
+
 class Shapes:
     """The sizes of the shape letters seen so far in one call.
 
@@ -49,7 +53,7 @@ class Shapes:
             raise TypeError(f"{name}: expected dtype {_either(wanted)}, got {array.dtype}")
         self._shape(name, array, letters)
         if finite and not np.isfinite(array).all():
-            raise ValueError(f"{name}: expected finite values, got {_first_not_finite(array)}")
+            raise NotFiniteError(f"{name}: expected finite values, got {_first_not_finite(array)}")
         return _plain(array)
 
     def cotangents(self, name: str, value: object, letters: str, like: Array) -> Array:

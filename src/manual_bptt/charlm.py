@@ -9,25 +9,34 @@ loss per character, the gradient clipped in norm, the learning rate falling line
 from __future__ import annotations
 
 import hashlib
+import inspect
 import zipfile
 import zlib
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Collection, Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from manual_bptt import model, readout, rnn, training
-from manual_bptt._door import Array
+from manual_bptt import _tree, network, readout, rnn, training
+from manual_bptt._cells import starts
+from manual_bptt._door import Array, NotFiniteError
 from manual_bptt._files import replacing
+from manual_bptt.network import Network
 from manual_bptt.text import Split, streams
 
-FORMAT = 1
+FORMAT = 2
+"""1 was of the recurrent layer alone."""
 
 
 class Settings(NamedTuple):
-    """How to train."""
+    """What to train, and how."""
 
+    cell: ModuleType = rnn
+    layers: int = 1
+    residual: bool = False
     hidden: int = 256
     batch: int = 32
     window: int = 64
@@ -36,6 +45,12 @@ class Settings(NamedTuple):
     clip: float = 1.0
     activation: str = "tanh"
     seed: int = 0
+
+    @property
+    def network(self) -> Network:
+        """The network without its weights."""
+        options = {"activation": self.activation} if takes_activation(self.cell) else {}
+        return Network(self.cell, self.residual, options)
 
     def fitted(self, text: Split) -> Settings:
         """The same, with batch and window small enough for a short text."""
@@ -48,9 +63,9 @@ class State(NamedTuple):
     """Everything that changes from step to step."""
 
     step: int
-    params: model.Params
+    params: network.Params
     adam: training.Adam
-    s: Array  # (B, H), where the streams stand
+    states: network.States  # (B, H) each, where the streams stand
 
 
 class Step(NamedTuple):
@@ -59,18 +74,57 @@ class Step(NamedTuple):
     x: Array  # (T, B)
     targets: Array  # (T, B)
     before: State
-    grads: model.Grads  # of the mean loss per character
+    grads: network.Grads  # of the mean loss per character
     loss: float  # mean, in nats per character
     after: State
 
 
+def usual_rate(cell: ModuleType) -> float:
+    """The learning rate by default: docs/training.md says what was tried."""
+    return 4e-3 if cell is rnn else 2e-2
+
+
+def takes_activation(cell: ModuleType) -> bool:
+    """Whether the activation of the cell can be chosen."""
+    return "activation" in inspect.signature(cell.forward).parameters
+
+
 def start(text: Split, settings: Settings) -> State:
-    """Fresh weights in float32, state zero."""
-    size = len(text.characters)
-    rng = np.random.default_rng(settings.seed)
-    params = model.init(rng, size, settings.hidden, size, dtype=np.float32)
-    s = np.zeros((settings.batch, settings.hidden), np.float32)
-    return State(0, params, training.adam_start(params), s)
+    """Fresh weights in float32, all states zero."""
+    params = _fresh(settings, len(text.characters))
+    return State(0, params, training.adam_start(params), _zeros(settings))
+
+
+def _fresh(settings: Settings, characters: int) -> network.Params:
+    return network.init(
+        np.random.default_rng(settings.seed),
+        settings.cell,
+        characters,
+        settings.hidden,
+        characters,
+        layers=settings.layers,
+        dtype=np.float32,
+    )
+
+
+def _zeros(settings: Settings) -> network.States:
+    shape = settings.batch, settings.hidden
+    layer = tuple(np.zeros(shape, np.float32) for _ in starts(settings.cell))
+    return (layer,) * settings.layers
+
+
+def sized(settings: Settings, characters: int, weights: int) -> Settings:
+    """The same with the hidden size that comes nearest to so many weights."""
+    # the number of weights is a polynomial of degree 2 in H: three values say which
+    n_1, n_2, n_3 = (
+        network.count(_fresh(settings._replace(hidden=H), characters)) for H in (1, 2, 3)
+    )
+
+    def counted(H: int) -> int:
+        return n_1 + (H - 1) * (n_2 - n_1) + (H - 1) * (H - 2) // 2 * (n_3 - 2 * n_2 + n_1)
+
+    above = max(2, bisect_left(range(weights), weights, key=counted))
+    return settings._replace(hidden=min(above - 1, above, key=lambda H: abs(counted(H) - weights)))
 
 
 def train(text: Split, settings: Settings, state: State) -> Iterator[Step]:
@@ -83,7 +137,7 @@ def train(text: Split, settings: Settings, state: State) -> Iterator[Step]:
     while state.step < settings.steps:
         at = state.step % windows * settings.window
         if at == 0:
-            state = state._replace(s=np.zeros_like(state.s))  # back at the start of the text
+            state = state._replace(states=_zeros(settings))  # back at the start of the text
         x, targets = data[at : at + settings.window], data[at + 1 : at + settings.window + 1]
         step = _step(x, targets, settings, state)
         state = step.after
@@ -95,46 +149,47 @@ class DivergedError(ArithmeticError):
 
 
 def _step(x: Array, targets: Array, settings: Settings, state: State) -> Step:
-    with np.errstate(over="ignore", invalid="ignore"):  # looked at right below
-        try:
-            loss, cache = model.forward(
-                state.params, x, targets, s0=state.s, activation=settings.activation
-            )
-        except OverflowError as error:
-            raise DivergedError(f"{error} at step {state.step}") from error
-        if not np.isfinite(loss):
-            raise DivergedError(f"the loss is {loss} at step {state.step}")
-        grads = model.backward(state.params, cache, 1 / x.size)
-        clipped, _ = training.clip_norm(state.params, grads, settings.clip)
-        rate = settings.learning_rate * (1 - state.step / settings.steps)
-        params, adam = training.adam(state.params, clipped, state.adam, rate)
-    if not all(np.isfinite(p).all() for p in params if p is not None):
+    net, rate = settings.network, settings.learning_rate * (1 - state.step / settings.steps)
+    try:
+        with np.errstate(over="ignore", invalid="ignore"):  # looked at behind every door
+            loss, cache = network.forward(net, state.params, x, targets, state.states)
+            if not np.isfinite(loss):
+                raise DivergedError(f"the loss is {loss} at step {state.step}")
+            grads = network.backward(net, state.params, cache, 1 / x.size)
+            clipped, _ = training.clip_norm(state.params, grads, settings.clip)
+            params, adam = training.adam(state.params, clipped, state.adam, rate)
+    except NotFiniteError as error:  # a state or a gradient left the range of float32
+        raise DivergedError(f"{error} at step {state.step}") from error
+    if not all(np.isfinite(p).all() for _, p in _tree.leaves(params)):
         raise DivergedError(f"a weight is not finite after step {state.step}")
-    after = State(state.step + 1, params, adam, cache.rnn.states[-1].copy())
+    after = State(state.step + 1, params, adam, _last(cache.states))
     return Step(x, targets, state, grads, float(loss) / x.size, after)
 
 
-def bits(params: model.Params, indices: Array, activation: str, window: int = 1024) -> float:
+def _last(states: network.States) -> network.States:
+    return tuple(tuple(a[-1].copy() for a in layer) for layer in states)
+
+
+def bits(net: Network, params: network.Params, indices: Array, window: int = 1024) -> float:
     """Bits per character of a text read once from its start, state carried all the way."""
-    s, total = None, 0.0
+    states, total = None, 0.0
     for at in range(0, len(indices) - 1, window):
         x, y = indices[at : at + window + 1][:-1, None], indices[at + 1 : at + window + 1][:, None]
-        loss, cache = model.forward(params, x, y, s0=s, activation=activation)
+        loss, cache = network.forward(net, params, x, y, states)
         total += float(loss)
-        s = cache.rnn.states[-1]
+        states = _last(cache.states)
     return total / np.log(2) / (len(indices) - 1)
 
 
 def sample(
-    params: model.Params, first: int, length: int, activation: str, rng: np.random.Generator
+    net: Network, params: network.Params, first: int, length: int, rng: np.random.Generator
 ) -> list[int]:
     """Characters drawn one after another from the model, starting behind `first`."""
-    layer, output = rnn.Params(params.U, params.W, params.b), readout.Params(params.V, params.c)
-    drawn, s = [first], None
+    drawn, states = [first], None
     for _ in range(length):
-        states, _ = rnn.forward(layer, np.array([[drawn[-1]]]), s, activation)
-        s = states[-1]
-        z = readout.logits(output, states).astype(np.float64)  # (1, 1, C)
+        y, found, _ = network.outputs(net, params, np.array([[drawn[-1]]]), states)
+        states = _last(found)
+        z = readout.logits(params.readout, y).astype(np.float64)  # (1, 1, C)
         o = np.exp(readout.log_softmax(z))[0, 0]  # (C,)
         drawn.append(int(rng.choice(len(o), p=o / o.sum())))
     return drawn[1:]
@@ -142,40 +197,62 @@ def sample(
 
 def save(path: Path, text: Split, settings: Settings, state: State) -> None:
     """Write a checkpoint: under a temporary name first, then renamed. Raises `OSError`."""
+    named = {**settings._asdict(), "cell": settings.cell.__name__}
     arrays: dict[str, Any] = {
         "format": np.int64(FORMAT),
         "text": np.array(fingerprint(text)),
         "step": np.int64(state.step),
-        "s": state.s,
-        **{f"setting.{k}": np.array(v) for k, v in settings._asdict().items()},
-        **{f"params.{k}": v for k, v in state.params._asdict().items()},
-        **{f"adam.m.{k}": v for k, v in state.adam.m.items()},
-        **{f"adam.v.{k}": v for k, v in state.adam.v.items()},
+        **{f"setting.{k}": np.array(v) for k, v in named.items()},
+        **_arrays(state),
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
 
 
-def load(path: Path, text: Split) -> tuple[Settings, State]:
-    """Read a checkpoint of this text, without pickle.
+def load(path: Path, text: Split, cells: Collection[ModuleType]) -> tuple[Settings, State]:
+    """Read a checkpoint of this text and of one of these cells, without pickle.
 
     Raises `OSError` when it cannot be read and `ValueError` when it is no checkpoint, is damaged,
-    is of another format, or belongs to another text.
+    is of another format or cell, or belongs to another text.
     """
     stored = _read(path)
     try:
         if int(stored["format"]) != FORMAT:
-            raise ValueError(f"{path}: expected format {FORMAT}, got {int(stored['format'])}")
+            raise ValueError(
+                f"{path}: expected a checkpoint of format {FORMAT}, got {int(stored['format'])}"
+            )
         if str(stored["text"]) != fingerprint(text):
             raise ValueError(f"{path}: was trained on another text")
-        settings = Settings(**{k: stored[f"setting.{k}"].item() for k in Settings._fields})
-        names = model.Params._fields
-        params = model.Params(**{k: stored[f"params.{k}"] for k in names})
+        named = {k: stored[f"setting.{k}"].item() for k in Settings._fields}
+        known = {cell.__name__: cell for cell in cells}
+        if named["cell"] not in known:
+            raise ValueError(
+                f"{path}: expected one of the cells {', '.join(known)}, got {named['cell']}"
+            )
+        settings = Settings(**{**named, "cell": known[named["cell"]]})
+        # the same arrays as at the start, with other values in them
+        fresh = start(text, settings)
+        for name, array in _arrays(fresh).items():
+            wanted, got = (f"{a.shape} of {a.dtype}" for a in (array, stored[name]))
+            if got != wanted:
+                raise ValueError(f"{path}: {name}: expected {wanted}, got {got}")
         step = int(stored["step"])
-        m, v = ({k: stored[f"adam.{which}.{k}"] for k in names} for which in "mv")
-        return settings, State(step, params, training.Adam(step, m, v), stored["s"])
+        m, v = ({k: stored[f"adam.{which}.{k}"] for k in fresh.adam.m} for which in "mv")
+        params = _tree.filled(fresh.params, stored, "params")
+        states = _tree.filled(fresh.states, stored, "states")
+        return settings, State(step, params, training.Adam(step, m, v), states)
     except KeyError as error:
         raise ValueError(f"{path}: not a checkpoint: no {error}") from None
+
+
+def _arrays(state: State) -> dict[str, Array]:
+    """All arrays of a state, by name."""
+    return {
+        **dict(_tree.leaves(state.params, "params")),
+        **dict(_tree.leaves(state.states, "states")),
+        **{f"adam.m.{k}": m for k, m in state.adam.m.items()},
+        **{f"adam.v.{k}": v for k, v in state.adam.v.items()},
+    }
 
 
 def _read(path: Path) -> dict[str, Array]:

@@ -2,8 +2,10 @@
 
     (13) θ ← θ - η ∂L/∂θ
 
-Every function takes the parameters of a layer or model (a NamedTuple of arrays; None is skipped)
-and gradients with fields of the same names, and returns new parameters; nothing is modified.
+Every function takes the parameters of a layer or model (a NamedTuple of arrays, or of tuples of
+them; None is skipped) and gradients with fields of the same names, and returns new parameters;
+nothing is modified. Where a state is kept by name, that of nested parameters is the path to them,
+"layers.0.U".
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from manual_bptt import _door
+from manual_bptt import _door, _tree
 from manual_bptt._door import Array
 
 P = TypeVar("P", bound=tuple[Any, ...])
@@ -27,11 +29,11 @@ def sgd(params: P, grads: Any, learning_rate: float) -> P:
     eta = _door.number("learning_rate", learning_rate, low=0)
     theta, d = _arrays(params), _gradients(params, grads)
     # (13) θ ← θ - η ∂L/∂θ
-    return _like(params, {k: theta[k] - eta * d[k] for k in theta})
+    return _tree.filled(params, {k: theta[k] - eta * d[k] for k in theta})
 
 
 class Momentum(NamedTuple):
-    """The velocity v of each parameter, by field name."""
+    """The velocity v of each parameter, by field name or path."""
 
     v: dict[str, Array]
 
@@ -53,7 +55,7 @@ def momentum(
     theta, d = _arrays(params), _gradients(params, grads)
     before = _state("state.v", _door.instance("state", state, Momentum).v, theta)
     v = {k: mu * before[k] + d[k] for k in theta}
-    return _like(params, {k: theta[k] - eta * v[k] for k in theta}), Momentum(v)
+    return _tree.filled(params, {k: theta[k] - eta * v[k] for k in theta}), Momentum(v)
 
 
 class Adam(NamedTuple):
@@ -99,7 +101,7 @@ def adam(
     m_hat = {k: m[k] / (1 - beta1**n) for k in theta}
     v_hat = {k: v[k] / (1 - beta2**n) for k in theta}
     new = {k: theta[k] - eta * m_hat[k] / (np.sqrt(v_hat[k]) + epsilon) for k in theta}
-    return _like(params, new), Adam(n, m, v)
+    return _tree.filled(params, new), Adam(n, m, v)
 
 
 def clip_norm(params: P, grads: Any, max_norm: float) -> tuple[P, float]:
@@ -115,15 +117,14 @@ def clip_norm(params: P, grads: Any, max_norm: float) -> tuple[P, float]:
     squares = (np.sum(np.square(g.astype(np.float64) / largest)) for g in d.values())
     norm = largest * float(np.sqrt(sum(squares)))
     scale = limit / norm if norm > limit else 1.0
-    return _like(params, {k: g * scale for k, g in d.items()}), norm
+    return _tree.filled(params, {k: g * scale for k, g in d.items()}), norm
 
 
 def _arrays(params: Any) -> dict[str, Array]:
-    """The fields of a NamedTuple that are present."""
+    """The arrays that are present, by field name or path."""
     if not (isinstance(params, tuple) and hasattr(params, "_asdict")):
         raise TypeError(f"params: expected a NamedTuple of arrays, got {type(params).__name__}")
-    fields: dict[str, Array | None] = params._asdict()
-    return {k: _floats(f"params.{k}", p) for k, p in fields.items() if p is not None}
+    return {k: _floats(f"params.{k}", p) for k, p in _tree.leaves(params)}
 
 
 def _state(name: str, state: dict[str, Array], theta: dict[str, Array]) -> dict[str, Array]:
@@ -147,11 +148,5 @@ def _like_parameter(name: str, value: object, parameter: Array) -> Array:
 def _gradients(params: Any, grads: Any) -> dict[str, Array]:
     """For each parameter its gradient, looked up by name and held against shape and dtype."""
     return {
-        k: _like_parameter(f"grads.{k}", getattr(grads, k, None), p)
-        for k, p in _arrays(params).items()
+        k: _like_parameter(f"grads.{k}", _tree.at(grads, k), p) for k, p in _arrays(params).items()
     }
-
-
-def _like(params: P, arrays: dict[str, Array]) -> P:
-    fields = dict.fromkeys(params._fields)  # type: ignore[attr-defined]
-    return type(params)(**{**fields, **arrays})

@@ -1,6 +1,5 @@
 """`bptt train`: it learns, it resumes where it stopped, it stops where it is wrong."""
 
-import itertools
 import os
 import signal
 import subprocess
@@ -11,7 +10,8 @@ import numpy as np
 import pytest
 
 from bptt_verify.live import Live
-from manual_bptt import charlm, model, rnn, text
+from bptt_verify.network import RNN
+from manual_bptt import charlm, network, readout, rnn, text
 from planting import planted
 
 BPTT = [sys.executable, "-m", "bptt_verify"]
@@ -52,55 +52,25 @@ def test_it_learns_and_says_so(river, tmp_path):
     assert ended.returncode == 0, ended.stderr
     assert "bigrams" in ended.stdout
     split, settings = small(steps=300)
-    before = charlm.bits(charlm.start(split, settings).params, split.held_out, "tanh")
-    after = charlm.bits(last(split, settings).params, split.held_out, "tanh")
+    net = settings.network
+    before = charlm.bits(net, charlm.start(split, settings).params, split.held_out)
+    after = charlm.bits(net, last(split, settings).params, split.held_out)
     assert after < text.bigram_bits(split) < text.unigram_bits(split) < before
-
-
-def test_a_resumed_run_is_bitwise_the_run_that_never_stopped(tmp_path):
-    split, settings = small()
-    whole = last(split, settings)
-    for step in charlm.train(split, settings, charlm.start(split, settings)):
-        if step.after.step == 17:
-            charlm.save(tmp_path / "c.npz", split, settings, step.after)
-            break
-    again_settings, state = charlm.load(tmp_path / "c.npz", split)
-    assert again_settings == settings
-    resumed = last(split, again_settings, state)
-    for a, b in zip(whole.params, resumed.params, strict=True):
-        np.testing.assert_array_equal(a, b)
-    assert [p.name for p in tmp_path.iterdir()] == ["c.npz"]
-
-
-def test_the_state_is_carried_and_starts_over_with_the_text():
-    split, settings = small(steps=200)
-    steps = list(charlm.train(split, settings, charlm.start(split, settings)))
-    windows = (len(text.streams(split.train, settings.batch)) - 1) // settings.window
-    assert windows < 200
-    for now, following in itertools.pairwise(steps):
-        carried = following.before.s
-        if following.before.step % windows == 0:
-            assert not carried.any()
-        else:
-            np.testing.assert_array_equal(carried, now.after.s)
-            np.testing.assert_array_equal(following.x[0], now.targets[-1])
 
 
 def test_the_gradient_in_use_agrees_with_the_twin():
     split, settings = small(steps=30)
-    live = Live(settings)
+    live = Live(settings, RNN)
     for step in charlm.train(split, settings, charlm.start(split, settings)):
         if step.before.step % 10 == 0:
             assert {n: c.problem for n, c in live.compare(step).items() if not c.ok} == {}
 
 
-def test_verify_every_stops_at_a_planted_mistake(river, tmp_path, monkeypatch):
+def test_verify_every_stops_at_a_planted_mistake(river, tmp_path):
     wrong = planted(rnn, "carried = delta[t] @ W  # Wᵀ δ_t (B, H)", "carried = delta[t] @ W.T")
-    split, settings = small()
-    monkeypatch.setattr(model, "rnn", wrong)
-    monkeypatch.setattr(charlm, "rnn", wrong)
+    split, settings = small(cell=wrong)
     step = next(iter(charlm.train(split, settings, charlm.start(split, settings))))
-    found = Live(settings).compare(step)
+    found = Live(settings, RNN).compare(step)
     assert {n for n, c in found.items() if not c.ok} == {"dU", "dW", "db", "ds0", "delta"}
 
     # and from the command line, with the mistake in the installed module's place
@@ -109,7 +79,6 @@ def test_verify_every_stops_at_a_planted_mistake(river, tmp_path, monkeypatch):
         "source = inspect.getsource(rnn).replace('carried = delta[t] @ W', "
         "'carried = delta[t] @ W.T')\n"
         "exec(source, rnn.__dict__)\n"
-        "import manual_bptt.model\n"
     )
     ended = subprocess.run(
         [*BPTT, "train", river, *map(str, SMALL), "--steps", "20", "--verify-every", "5"],
@@ -137,7 +106,7 @@ def test_ctrl_c_saves_and_the_run_goes_on(river, tmp_path):
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130, err
     assert "go on with --resume bptt-train.npz" in err
-    _, state = charlm.load(tmp_path / "bptt-train.npz", text.split(RIVER))
+    _, state = charlm.load(tmp_path / "bptt-train.npz", text.split(RIVER), [rnn])
     assert state.step > 0
     again = ["train", river, "--resume", "bptt-train.npz", "--steps", state.step + 3]
     assert bptt(*again, cwd=tmp_path).returncode == 0
@@ -186,19 +155,19 @@ def test_a_checkpoint_of_another_text_or_no_checkpoint_is_refused(river, tmp_pat
     charlm.save(good, split, settings, charlm.start(split, settings))
     other = text.split("another text altogether " * 20)
     with pytest.raises(ValueError, match="was trained on another text"):
-        charlm.load(good, other)
+        charlm.load(good, other, [rnn])
     content = good.read_bytes()
     bad = tmp_path / "bad.npz"
     for wrong in (b"", b"not a zip", content[: len(content) // 2], river.read_bytes()):
         bad.write_bytes(wrong)
         with pytest.raises(ValueError, match=r"bad.npz: (damaged or )?not a checkpoint"):
-            charlm.load(bad, split)
+            charlm.load(bad, split, [rnn])
     np.savez(bad, x=np.zeros(3))
     with pytest.raises(ValueError, match="not a checkpoint"):
-        charlm.load(bad, split)
+        charlm.load(bad, split, [rnn])
     np.savez(bad, x=np.array([{}], dtype=object))
     with pytest.raises(ValueError, match="not a checkpoint"):
-        charlm.load(bad, split)
+        charlm.load(bad, split, [rnn])
     ended = bptt("train", river, "--resume", bad)
     assert ended.returncode == 2
     assert "bad.npz" in ended.stderr
@@ -238,13 +207,15 @@ def test_counting_models_on_a_text_whose_counts_are_known():
 def test_the_sample_is_drawn_from_the_model():
     split, _ = small()
     size = len(split.characters)
-    sure = model.Params(
-        U=np.zeros((2, size), np.float32),
-        W=np.zeros((2, 2), np.float32),
-        V=np.zeros((size, 2), np.float32),
-        c=np.where(np.arange(size) == 3, 100, 0).astype(np.float32),
+    sure = network.Params(
+        (rnn.Params(np.zeros((2, size), np.float32), np.zeros((2, 2), np.float32)),),
+        readout.Params(
+            np.zeros((size, 2), np.float32),
+            np.where(np.arange(size) == 3, 100, 0).astype(np.float32),
+        ),
     )
-    assert charlm.sample(sure, 0, 5, "tanh", np.random.default_rng(0)) == [3] * 5
+    rng = np.random.default_rng(0)
+    assert charlm.sample(network.Network(rnn), sure, 0, 5, rng) == [3] * 5
 
 
 def test_a_reader_that_leaves_early_takes_no_file_along(river, tmp_path):

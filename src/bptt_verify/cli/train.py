@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
@@ -25,7 +25,8 @@ from bptt_verify.cli.console import (
 )
 from bptt_verify.compare import Comparison
 from bptt_verify.live import Live
-from manual_bptt import charlm
+from bptt_verify.network import TRAINED
+from manual_bptt import charlm, network, rnn
 from manual_bptt import text as texts
 from manual_bptt.charlm import Settings, State, Step
 from manual_bptt.text import Split
@@ -34,10 +35,17 @@ FAILED = 1
 INTERRUPTED = 130
 
 
+CELL = Parameter(help=f"{', '.join(TRAINED)}. [default: rnn]")
+
+
 def train(
     text: Path | None = None,
     /,
     *,
+    cell: Annotated[str | None, CELL] = None,
+    layers: Whole | None = None,
+    residual: Annotated[bool, Parameter(negative="")] = False,
+    no_rival: Annotated[bool, Parameter(negative="")] = False,
     steps: Whole | None = None,
     hidden: Whole | None = None,
     batch: Whole | None = None,
@@ -56,33 +64,47 @@ def train(
     The state is carried from window to window and the gradient cut at the border (truncated BPTT).
     The last 5 % of the text are held out. Ctrl-C saves a checkpoint and ends with exit code 130.
 
+    Another cell than rnn is compared with the vanilla rnn of as many weights, trained after it in
+    the same way; Ctrl-C then ends that one, and the figures of the first are printed.
+
     Example: `bptt train --steps 200 --verify-every 100`
+
+    Example: `bptt train --cell lstm --layers 2 --residual`
 
     Parameters
     ----------
     text
         A UTF-8 text file. Without it, the language reference that ships inside Python.
+    cell
+        What the layers are made of.
+    layers
+        Layers one above the other. [default: 1]
+    residual
+        Let each layer above the first add its input to its output.
+    no_rival
+        Leave out the rnn that another cell is compared with.
     steps
         Windows to train on, in all (a resumed run counts those it has behind it). [default: 4000]
     hidden
-        Size H of the state. [default: 256]
+        Size H of the state of each layer. [default: 256 for one layer of rnn, and for others what
+        comes nearest to as many weights]
     batch
         Streams B side by side. [default: 32]
     window
         Steps T of a window. [default: 64]
     learning_rate
-        Of Adam, falling linearly to zero. [default: 0.004]
+        Of Adam, falling linearly to zero. [default: 0.004 for the rnn, 0.02 for other cells]
     activation
-        tanh, sigmoid or relu. [default: tanh]
+        tanh, sigmoid or relu, of the rnn. [default: tanh]
     seed
         Of the first weights and of the sample. [default: 0]
     verify_every
         Every so many steps hold the gradient in use against the twin; end with exit code 1 when
         they disagree. 0 for never.
     checkpoint
-        Write a checkpoint (.npz) there at the end.
+        Write a checkpoint (.npz) there at the end of the run, before any rnn to compare with.
     resume
-        Go on from a checkpoint of the same text.
+        Go on from a checkpoint of the same text. What it is compared with starts afresh.
     sample
         Characters of generated text to print at the end.
     json_file
@@ -92,7 +114,10 @@ def train(
         raise UsageError("--verify-every and --sample: expected at least 0")
     check_writable(json_file)
     check_writable(checkpoint)
-    wanted: dict[str, int | float | str | None] = {
+    wanted: dict[str, Any] = {
+        "cell": cell,
+        "layers": layers,
+        "residual": residual or None,
         "steps": steps,
         "hidden": hidden,
         "batch": batch,
@@ -102,21 +127,22 @@ def train(
         "seed": seed,
     }
     given = {name: value for name, value in wanted.items() if value is not None}
+    if cell is not None:
+        if cell not in TRAINED:
+            raise UsageError(f"--cell: expected one of {', '.join(TRAINED)}, got {cell}")
+        given["cell"] = TRAINED[cell].by_hand
     split = _split(text)
     settings, state = _begin(split, given, resume)
     console.print(
         f"{len(split.train)} characters to learn from, {len(split.held_out)} held out, "
-        f"{len(split.characters)} different; H={settings.hidden} B={settings.batch} "
-        f"T={settings.window} {settings.activation}, {settings.steps} steps",
+        f"{len(split.characters)} different; {_in_words(settings)}",
         highlight=False,
     )
     run = _Run(split, settings, state, verify_every)
-    started = time.perf_counter()
     try:
         run.go()
     except charlm.DivergedError as error:
         raise UsageError(f"{error}: try a smaller --learning-rate") from error
-    seconds = time.perf_counter() - started
     if run.wrong:
         return run.say_wrong()
     if run.interrupted or checkpoint is not None:
@@ -125,40 +151,65 @@ def train(
     if run.interrupted:
         errors.print(f"bptt: stopped at step {run.state.step}; go on with --resume {path}")
         return INTERRUPTED
-    figures = _figures(split, settings, run, seconds)
+    figures = {
+        **_figures(split, run),
+        "unigram_bits": texts.unigram_bits(split),
+        "bigram_bits": texts.bigram_bits(split),
+        "rival": None,
+    }
+    stopped = False
+    if not no_rival and settings.cell is not rnn:
+        against = _Run(split, *_rival(split, run.state, settings))
+        console.print(
+            f"the {_in_words(against.settings)}, to compare with; --no-rival leaves it out"
+        )
+        try:
+            against.go()
+        except charlm.DivergedError as error:
+            errors.print(f"bptt: the rnn to compare with has no figures: {error}")
+        else:
+            stopped = against.interrupted
+            figures["rival"] = None if stopped else _figures(split, against)
     try:
         if json_file is not None:
             write_json(json_file, figures)
     finally:
         if checkpoint is not None:
             console.print(f"checkpoint: {checkpoint}", highlight=False)
-        _show(split, settings, run.state, figures, sample)
+        _show(split, run, figures, sample)
+    if stopped:
+        errors.print(f"bptt: stopped at step {against.state.step} of the rnn to compare with")
+        return INTERRUPTED
     return 0
 
 
 class _Run:
     """The training loop, watched: a bar, the check against the twin, Ctrl-C between two steps."""
 
-    def __init__(self, split: Split, settings: Settings, state: State, verify_every: int) -> None:
+    def __init__(
+        self, split: Split, settings: Settings, state: State, verify_every: int = 0
+    ) -> None:
         self.split, self.settings, self.state = split, settings, state
         self.verify_every = verify_every
         self.verified = 0
         self.done = 0
         self.interrupted = False
         self.wrong: dict[str, Comparison] = {}
-        self._live = Live(settings)
+        self.seconds = 0.0
+        self._live = Live(settings, TRAINED[_name(settings)]) if verify_every else None
 
     def go(self) -> None:
         """Train to the end, to the first disagreement with the twin, or to Ctrl-C."""
         before = signal.signal(signal.SIGINT, self._interrupt)
         first = self.state.step
+        started = time.perf_counter()
         speed = TextColumn("{task.fields[figures]}")
         try:
             with progress(speed) as bar:
                 task = bar.add_task(
                     "training", total=self.settings.steps, completed=first, figures=""
                 )
-                started, running = time.perf_counter(), math.nan
+                running = math.nan
                 for step in charlm.train(self.split, self.settings, self.state):
                     if self._due(step) and not self._agrees(step):
                         return
@@ -166,7 +217,8 @@ class _Run:
                     self.done += step.x.size
                     bits = step.loss / math.log(2)
                     running = bits if math.isnan(running) else 0.95 * running + 0.05 * bits
-                    rate = self.done / (time.perf_counter() - started)
+                    self.seconds = time.perf_counter() - started
+                    rate = self.done / self.seconds
                     figures = f"{running:.2f} bits/char  {rate:,.0f} chars/s"
                     bar.update(task, completed=self.state.step, figures=figures)
                     if self.interrupted:
@@ -181,6 +233,7 @@ class _Run:
         return self.verify_every > 0 and step.before.step % self.verify_every == 0
 
     def _agrees(self, step: Step) -> bool:
+        assert self._live is not None
         found = self._live.compare(step)
         self.verified += 1
         self.wrong = {name: c for name, c in found.items() if not c.ok}
@@ -215,11 +268,14 @@ def _split(path: Path | None) -> Split:
         raise UsageError(f"{path}: {error}") from error
 
 
-def _begin(
-    split: Split, given: dict[str, int | float | str], resume: Path | None
-) -> tuple[Settings, State]:
+def _begin(split: Split, given: dict[str, Any], resume: Path | None) -> tuple[Settings, State]:
     if resume is None:
-        settings = _checked(Settings(**given), given)  # type: ignore[arg-type]
+        settings = _checked(Settings(**given), given)
+        if "learning_rate" not in given:
+            settings = settings._replace(learning_rate=charlm.usual_rate(settings.cell))
+        if "hidden" not in given:
+            weights = network.count(charlm.start(split, Settings()).params)
+            settings = charlm.sized(settings, len(split.characters), weights)
         settings = settings.fitted(split)
         return settings, charlm.start(split, settings)
     changed = set(given) - {"steps", "learning_rate"}
@@ -227,12 +283,12 @@ def _begin(
         names = ", ".join(f"--{name}" for name in sorted(changed))
         raise UsageError(f"{names}: a resumed run keeps what it was started with")
     try:
-        settings, state = charlm.load(resume, split)
+        settings, state = charlm.load(resume, split, [cell.by_hand for cell in TRAINED.values()])
     except OSError as error:
         raise UsageError(f"{resume}: {error.strerror or error}") from error
     except ValueError as error:
         raise UsageError(str(error)) from error
-    settings = _checked(settings._replace(**given), given)  # type: ignore[arg-type]
+    settings = _checked(settings._replace(**given), given)
     if state.step >= settings.steps:
         raise UsageError(
             f"{resume}: has all its {settings.steps} steps behind it; "
@@ -241,46 +297,82 @@ def _begin(
     return settings, state
 
 
-def _checked(settings: Settings, given: dict[str, int | float | str]) -> Settings:
-    for name in ("steps", "hidden", "batch", "window"):
+def _checked(settings: Settings, given: dict[str, Any]) -> Settings:
+    for name in ("layers", "steps", "hidden", "batch", "window"):
         if getattr(settings, name) < 1:
             raise UsageError(f"--{name}: expected at least 1, got {given[name]}")
     if not (settings.learning_rate > 0 and math.isfinite(settings.learning_rate)):
         raise UsageError(f"--learning-rate: expected more than 0, got {settings.learning_rate}")
     if settings.seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {settings.seed}")
+    if settings.residual and settings.layers == 1:
+        raise UsageError("--residual: expected --layers of at least 2, got 1")
+    if "activation" in given and not charlm.takes_activation(settings.cell):
+        raise UsageError(f"--activation: expected --cell rnn, got {_name(settings)}")
     return settings
 
 
-def _figures(split: Split, settings: Settings, run: _Run, seconds: float) -> dict[str, float]:
+def _name(settings: Settings) -> str:
+    return next(n for n, cell in TRAINED.items() if cell.by_hand is settings.cell)
+
+
+def _in_words(settings: Settings) -> str:
+    s = settings
+    stack = f"{s.layers} layers of " if s.layers > 1 else ""
+    more = f" {s.activation}" if charlm.takes_activation(s.cell) else ""
+    more += " residual" if s.residual else ""
+    sizes = f"H={s.hidden} B={s.batch} T={s.window}"
+    return f"{stack}{_name(s)} {sizes}{more}, {s.steps} steps"
+
+
+def _rival(split: Split, state: State, settings: Settings) -> tuple[Settings, State]:
+    """The vanilla rnn of as many weights, to be trained in the same way.
+
+    With its own usual learning rate, unless the cell had another than its usual one.
+    """
+    plain = settings._replace(cell=rnn, layers=1, residual=False)
+    if settings.learning_rate == charlm.usual_rate(settings.cell):
+        plain = plain._replace(learning_rate=charlm.usual_rate(rnn))
+    plain = charlm.sized(plain, len(split.characters), network.count(state.params))
+    return plain, charlm.start(split, plain)
+
+
+def _figures(split: Split, run: _Run) -> dict[str, Any]:
+    settings, params = run.settings, run.state.params
     return {
-        "held_out_bits": charlm.bits(run.state.params, split.held_out, settings.activation),
-        "unigram_bits": texts.unigram_bits(split),
-        "bigram_bits": texts.bigram_bits(split),
+        "cell": _name(settings),
+        "layers": settings.layers,
+        "hidden": settings.hidden,
+        "weights": network.count(params),
+        "learning_rate": settings.learning_rate,
+        "held_out_bits": charlm.bits(settings.network, params, split.held_out),
         "steps": run.state.step,
-        "seconds": seconds,
-        "characters_per_second": run.done / seconds,
+        "seconds": run.seconds,
+        "characters_per_second": run.done / run.seconds,
         "verified_steps": run.verified,
     }
 
 
-def _show(
-    split: Split, settings: Settings, state: State, figures: dict[str, float], length: int
-) -> None:
+def _show(split: Split, run: _Run, figures: dict[str, Any], length: int) -> None:
     table = Table(title="bits per held-out character", title_justify="left")
-    for column in ("unigrams", "bigrams", "this model"):
+    columns = {"unigrams": figures["unigram_bits"], "bigrams": figures["bigram_bits"]}
+    for found in (figures["rival"], figures):
+        if found is not None:
+            stack = f"{found['layers']} layers of " if found["layers"] > 1 else ""
+            name = f"{stack}{found['cell']}, {found['weights']:,} weights"
+            columns[name] = found["held_out_bits"]
+    for column in columns:
         table.add_column(column, justify="right")
-    keys = ("unigram_bits", "bigram_bits", "held_out_bits")
-    table.add_row(*(f"{figures[key]:.3f}" for key in keys))
+    table.add_row(*(f"{bits:.3f}" for bits in columns.values()))
     console.print(table)
     seconds, rate = figures["seconds"], figures["characters_per_second"]
     console.print(f"{seconds:.1f} s, {rate:,.0f} characters/s", highlight=False)
     if figures["verified_steps"]:
         console.print(f"{figures['verified_steps']} gradients agree with the twin", highlight=False)
     if length:
-        rng = np.random.default_rng(settings.seed)
+        rng = np.random.default_rng(run.settings.seed)
         first = int(split.held_out[0])
-        drawn = charlm.sample(state.params, first, length, settings.activation, rng)
+        drawn = charlm.sample(run.settings.network, run.state.params, first, length, rng)
         console.print("\nsample:", style="dim")
         console.write("".join(split.characters[i] for i in drawn))
 
