@@ -228,7 +228,10 @@ def test_a_state_out_of_range_ends_the_run(bptt):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cell", "elman"], "--cell: expected one of rnn, lstm, gru, gru-before, mingru, slstm"),
+        (
+            ["--cell", "elman"],
+            "--cell: expected one of rnn, lstm, lstm-norm, gru, gru-before, mingru, minlstm, slstm",
+        ),
         (["--layers", "0"], "--layers: expected at least 1, got 0"),
         (["--cell", "gru", "--activation", "relu"], "--activation: expected --cell rnn, got gru"),
         (["--residual"], "--residual: expected --layers of at least 2, got 1"),

@@ -33,17 +33,11 @@ class Part:
         cell: the cell.
         mark: what is put behind every name.
         below: the letter of the size of its input.
-
-    Raises `ValueError` for a cell with a start that has to be above 0: its pair draws another one.
     """
 
     cell: Cell
     mark: str = ""
     below: str = "D"
-
-    def __post_init__(self) -> None:
-        if self.cell.positive:
-            raise ValueError(f"cell {self.cell.name!r}: expected one with any start")
 
     def named(self, names: Sequence[str]) -> list[str]:
         """The names here of what the cell calls so."""
@@ -209,7 +203,7 @@ def stack_pair(*cells: Cell, layer: ModuleType = manual_bptt.stack) -> Pair:
 
     Where a mask is true, an entry is kept, and doubled. Options of the cells are their defaults.
     """
-    parts = [Part(c, f"_{n + 1}", "H" if n else "D") for n, c in enumerate(cells)]
+    parts = [Part(_of_any_start(c), f"_{n + 1}", "H" if n else "D") for n, c in enumerate(cells)]
     masks = {f"keep{part.mark}": Mask("T B H") for part in parts[1:]}
     ends = [name for part in parts for name in part.last]
 
@@ -264,7 +258,7 @@ def stack_pair(*cells: Cell, layer: ModuleType = manual_bptt.stack) -> Pair:
 
 def bidirectional_pair(cell: Cell, layer: ModuleType = manual_bptt.bidirectional) -> Pair:
     """The cell in both directions, on sequences of lengths from 1 to T with NaN as padding."""
-    parts = Part(cell, "_f"), Part(cell, "_b")
+    parts = Part(_of_any_start(cell), "_f"), Part(cell, "_b")
     ends = [name for part in parts for name in part.last]
     N = next(iter(cell.states.values()))
 
@@ -333,7 +327,7 @@ def _pair(
 
     `shown` are the quantities for which the equations of the cell still hold as they are.
     """
-    cell, one = part.cell, part.cell.pair()
+    cell, one = part.cell, _of_any_start(part.cell).pair()
     each = {k: f"T B {s}" for k, s in cell.states.items()}
     return Pair(
         name=f"{cell.name}-{name}",
@@ -348,6 +342,14 @@ def _pair(
         equations={k: e for k, e in one.equations.items() if k in shown},
         without=without or (),
     )
+
+
+def _of_any_start(cell: Cell) -> Cell:
+    """The cell; `ValueError` if it has a start that has to be above 0, which is not drawn here."""
+    if cell.positive:
+        wanted = "one that takes any start"
+        raise ValueError(f"cell: expected {wanted}, got {cell.name!r} with {cell.positive}")
+    return cell
 
 
 def _steps_and_last(part: Part, states: Any) -> Arrays:
