@@ -43,11 +43,12 @@ RNN = Cell(
 
 TRAINED: Mapping[str, Cell] = {
     "rnn": RNN,
-    # those that are not a variant of another one, drawn with more weights or options
+    # those that can begin with weights of their own, and are no variant of another one
     **{
         name: cell
         for name, cell in CELLS.items()
         if cell.by_hand.__name__ == f"manual_bptt.{name.replace('-', '_')}"
+        and hasattr(cell.by_hand, "init")
     },
 }
 """The cells that can be trained, by name."""

@@ -18,6 +18,25 @@ from manual_bptt import _door
 from manual_bptt._door import Array
 
 
+def a_cell(name: str, value: Any) -> ModuleType:
+    """The module of a cell; `TypeError` for anything else."""
+    needed = ("Params", "Grads", "forward", "backward")
+    if not all(hasattr(value, k) for k in needed):
+        got = getattr(value, "__name__", type(value).__name__)
+        raise TypeError(
+            f"{name}: expected the module of a cell, such as manual_bptt.lstm, got {got}"
+        )
+    cell: ModuleType = value
+    return cell
+
+
+def of_the_cell(cell: ModuleType, states: Sequence[Array]) -> None:
+    """Raise `ValueError` when what a cache holds are the states of a cell with more or fewer."""
+    if len(states) != len(starts(cell)):
+        wanted = f"that of {a_cell('cell', cell).__name__}, of {len(starts(cell))} states"
+        raise ValueError(f"cache: expected {wanted}, got one of {len(states)}")
+
+
 def tupled(states: Any) -> tuple[Array, ...]:
     """The states of a cell one by one, also of one that has a single one."""
     return tuple(states) if isinstance(states, tuple) else (states,)

@@ -26,12 +26,12 @@ class NotFiniteError(ValueError):
 class Shapes:
     """The sizes of the shape letters seen so far in one call.
 
-    With `sizes`, those that a cache remembers from the forward pass.
+    With `sizes`, those that are known from `source`: a cache remembers the forward pass.
     """
 
-    def __init__(self, sizes: Mapping[str, int] | None = None) -> None:
+    def __init__(self, sizes: Mapping[str, int] | None = None, source: str = "cache") -> None:
         self.size: dict[str, int] = dict(sizes or {})
-        self._seen_in: dict[str, str] = dict.fromkeys(self.size, "cache")
+        self._seen_in: dict[str, str] = dict.fromkeys(self.size, source)
 
     def equate(self, letter: str, known: str) -> None:
         """Give a letter the size of another one."""

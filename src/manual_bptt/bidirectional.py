@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door, ragged
-from manual_bptt._cells import starts, steps
+from manual_bptt._cells import a_cell, starts, steps
 from manual_bptt._door import Array
 
 
@@ -62,15 +62,22 @@ def forward(
 
     Raises `TypeError` or `ValueError` as the cell does, and for lengths that are no such integers.
     """
+    cell = a_cell("cell", cell)
+    params, begin = _both(cell, "params", params), _both(cell, "begin", begin)
     x, T, B = steps(x)
     if lengths is None:
         lengths = np.full(B, T)
-    lengths = _door.Shapes({"B": B}).integers("lengths", lengths, "B", below=T + 1, what="lengths")
+    lengths = _door.Shapes({"B": B}, "x").integers(
+        "lengths", lengths, "B", below=T + 1, what="lengths"
+    )
     lengths = lengths.copy()  # kept, and the caller's own
     # (1) h→ = cell→(x),  h← = the cell← on x backwards, put back in order
     one, one_last, kept = ragged.forward(cell, params[0], x, lengths, *begin[0], **options)
     turned = ragged.reversed_within(x, lengths)
     two, two_last, kept_too = ragged.forward(cell, params[1], turned, lengths, *begin[1], **options)
+    if one[0].shape != two[0].shape:
+        sizes = f"{one[0].shape[-1]} and {two[0].shape[-1]}"
+        raise ValueError(f"params: expected as many outputs in both directions, got {sizes}")
     # (2) y_t = [h→_t, h←_t]
     y = np.concatenate([one[0], ragged.reversed_within(two[0], lengths)], axis=-1)
     return y, (one_last, two_last), Cache((kept, kept_too), lengths)
@@ -93,6 +100,8 @@ def backward(
 
     Raises `TypeError` or `ValueError` as the cell does.
     """
+    cell = a_cell("cell", cell)
+    params = _both(cell, "params", params)
     directions, lengths = _door.instance("cache", cache, Cache)
     N = directions[0].last[0].shape[-1]
     shapes = _door.Shapes({"T": directions[0].steps, "B": len(lengths), "N": N})
@@ -100,10 +109,21 @@ def backward(
     if dy is not None:
         dy = shapes.floats("dy", dy, "T B 2N", directions[0].last[0].dtype, finite=False)
         one, two = dy[..., :N], ragged.reversed_within(dy[..., N:], lengths)
-    ends = dlast or ((), ())
+    ends = ((), ()) if dlast is None else _both(cell, "dlast", dlast)
     rest = [None] * (len(starts(cell)) - 1)
     first = ragged.backward(cell, params[0], directions[0], [one, *rest], ends[0])
     second = ragged.backward(cell, params[1], directions[1], [two, *rest], ends[1])
     # (3) ∂L/∂x = ∂L/∂x of cell→ + ∂L/∂x of cell←, put back in order
     dx = None if first.x is None else first.x + ragged.reversed_within(second.x, lengths)
     return Grads((first, second), dx)
+
+
+def _both(cell: ModuleType, name: str, pair: Any) -> Any:
+    """What there is one of for each direction; `TypeError` for anything but two."""
+    wanted = "two of them, forwards and backwards"
+    if isinstance(pair, cell.Params):
+        raise TypeError(f"{name}: expected {wanted}, got one")
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        got = len(pair) if isinstance(pair, tuple | list) else type(pair).__name__
+        raise TypeError(f"{name}: expected {wanted}, got {got}")
+    return pair

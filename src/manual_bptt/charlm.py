@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import re
 import zipfile
 import zlib
 from bisect import bisect_left
@@ -230,6 +231,11 @@ def load(path: Path, text: Split, cells: Collection[ModuleType]) -> tuple[Settin
                 f"{path}: expected one of the cells {', '.join(known)}, got {named['cell']}"
             )
         settings = Settings(**{**named, "cell": known[named["cell"]]})
+        # sizes of the arrays that are there, so that none are made that nobody could hold
+        layers = sum(re.fullmatch(r"states\.\d+\.0", name) is not None for name in stored)
+        found = stored["states.0.0"].shape, layers
+        if found != ((settings.batch, settings.hidden), settings.layers):
+            raise ValueError(f"{path}: its settings are not those of its arrays")
         # the same arrays as at the start, with other values in them
         fresh = start(text, settings)
         for name, array in _arrays(fresh).items():
@@ -237,6 +243,8 @@ def load(path: Path, text: Split, cells: Collection[ModuleType]) -> tuple[Settin
             if got != wanted:
                 raise ValueError(f"{path}: {name}: expected {wanted}, got {got}")
         step = int(stored["step"])
+        if step < 0 or not all(np.isfinite(stored[name]).all() for name in _arrays(fresh)):
+            raise ValueError(f"{path}: damaged: a step below 0, or numbers that are not finite")
         m, v = ({k: stored[f"adam.{which}.{k}"] for k in fresh.adam.m} for which in "mv")
         params = _tree.filled(fresh.params, stored, "params")
         states = _tree.filled(fresh.states, stored, "states")

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door
-from manual_bptt._cells import each_state, grouped, starts, steps, tupled
+from manual_bptt._cells import a_cell, each_state, grouped, of_the_cell, starts, steps, tupled
 from manual_bptt._door import Array
 
 
@@ -62,32 +62,31 @@ def forward(
     Raises `TypeError` or `ValueError` as the cell does, for lengths that are no such integers, and
     for a start with another number of states.
     """
+    cell = a_cell("cell", cell)
     x, T, B = steps(x)
-    lengths = _door.Shapes({"B": B}).integers("lengths", lengths, "B", below=T + 1, what="lengths")
+    lengths = _door.Shapes({"B": B}, "x").integers(
+        "lengths", lengths, "B", below=T + 1, what="lengths"
+    )
     order = np.argsort(-lengths, kind="stable")
     longest_first = lengths[order]
-    # a first step of everything says what the states are called and how large they are
-    now = None
-    if start:
-        given = each_state(cell, "start", start)
-        now = [
-            _door.Shapes({"B": B}).floats(f"start[{n}]", s, "B N")[order]
-            for n, s in enumerate(given)
-        ]
+    now: list[Any] = [
+        None if s is None else _door.Shapes({"B": B}, "x").floats(f"start[{n}]", s, "B N")[order]
+        for n, s in enumerate(each_state(cell, "start", start))
+    ]
     stretches = []
     parts: list[list[Array]] = []
     for first, last in pairwise([0, *np.unique(lengths[lengths > 0])]):
         alive = int((longest_first > first).sum())
-        begin = [] if now is None else [s[:alive].copy() for s in now]  # the cell keeps them
+        begin = [None if s is None else s[:alive].copy() for s in now]  # the cell keeps them
         found, cache = cell.forward(params, x[first:last, order[:alive]], *begin, **options)
         found = tupled(found)
-        if now is None:
-            now = [np.zeros((B, a.shape[-1]), a.dtype) for a in found]
-        for s, a in zip(now, found, strict=True):
-            s[:alive] = a[-1]
+        for n, a in enumerate(found):
+            if now[n] is None:
+                now[n] = np.zeros((B, a.shape[-1]), a.dtype)
+            now[n][:alive] = a[-1]
         stretches.append(Stretch(first, int(last), alive, cache))
         parts.append(list(found))
-    if now is None or not parts:
+    if not parts:
         raise ValueError("lengths: expected a sequence of at least one step, got only 0")
     whole = [np.zeros((T, B, s.shape[-1]), s.dtype) for s in now]
     for stretch, found in zip(stretches, parts, strict=True):
@@ -118,7 +117,9 @@ def backward(
     Raises `TypeError` or `ValueError` as the cell does, and for a list with another number of
     states.
     """
+    cell = a_cell("cell", cell)
     stretches, order, last_states, T = _door.instance("cache", cache, Cache)
+    of_the_cell(cell, last_states)
     B = len(order)
     each = each_state(cell, "dstates", dstates)
     carried = each_state(cell, "dlast", dlast)

@@ -18,8 +18,10 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from manual_bptt import _door
-from manual_bptt._cells import each_state, grouped, tupled
+from manual_bptt._cells import a_cell, each_state, grouped, tupled
 from manual_bptt._door import Array
 
 
@@ -70,7 +72,9 @@ def forward(
 
     Raises `TypeError` or `ValueError` as the cells do, and for lists of another length.
     """
-    _as_many("layers", layers, max(1, len(layers)))
+    _as_many("layers", layers, None)
+    if not isinstance(residual, bool | np.bool_):
+        raise TypeError(f"residual: expected True or False, got {residual!r}")
     starts = _as_many("starts", [()] * len(layers) if starts is None else starts, len(layers))
     above = len(layers) - 1
     given = _as_many("masks", [None] * above if masks is None else masks, above)
@@ -81,12 +85,12 @@ def forward(
         # (1) vˡ_t = Mˡ_t ⊙ yˡ⁻¹_t
         v = y
         if mask is not None:
-            shapes = _door.Shapes(dict(zip("TBN", y.shape, strict=True)))
+            shapes = _door.Shapes(dict(zip("TBN", y.shape, strict=True)), "the layer below")
             mask = shapes.floats(f"masks[{at - 1}]", mask, "T B N", y.dtype)
             v = mask * y
         # (2) hˡ = cell(vˡ)
         cell, params, options = _door.instance(f"layers[{at}]", layer, Layer)
-        begin = each_state(cell, f"starts[{at}]", start)
+        begin = each_state(a_cell(f"layers[{at}].cell", cell), f"starts[{at}]", start)
         found, cache = cell.forward(params, v, *begin, **options)
         found = tupled(found)
         h = found[0]
@@ -138,7 +142,11 @@ def backward(
     return Grads(grads, dy)
 
 
-def _as_many(name: str, given: Sequence[Any], count: int) -> Sequence[Any]:
-    if len(given) != count:
-        raise ValueError(f"{name}: expected {count} of them, got {len(given)}")
+def _as_many(name: str, given: Sequence[Any], count: int | None) -> Sequence[Any]:
+    """A list of so many, or of at least one; `TypeError` or `ValueError` for anything else."""
+    if not isinstance(given, list | tuple):
+        raise TypeError(f"{name}: expected a list, got {type(given).__name__}")
+    if len(given) != count and (count is not None or not given):
+        wanted = "at least 1" if count is None else str(count)
+        raise ValueError(f"{name}: expected {wanted} of them, got {len(given)}")
     return given

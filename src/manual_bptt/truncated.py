@@ -27,7 +27,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door, ragged
-from manual_bptt._cells import each_state, grouped, joined, starts, steps, tupled
+from manual_bptt._cells import (
+    a_cell,
+    each_state,
+    grouped,
+    joined,
+    of_the_cell,
+    starts,
+    steps,
+    tupled,
+)
 from manual_bptt._door import Array
 
 
@@ -65,17 +74,18 @@ def windowed(
     Raises `TypeError` or `ValueError` as the cell does, and for a window that is no int of at least
     1.
     """
+    cell = a_cell("cell", cell)
     k = _door.size("window", window)
-    x, _, _ = steps(x)
+    x, T, B = steps(x)
+    k = min(k, T)
     given = each_state(cell, "start", start)
     found, _ = cell.forward(params, x, *given, **options)
     states = tupled(found)
-    T, B = states[0].shape[:2]
     begin = [np.zeros_like(s[0]) if b is None else b for b, s in zip(given, states, strict=True)]
     end = np.arange(1, T + 1)  # the window of step t ends behind it, and begins at `first`
     first = np.maximum(end - k, 0)
     # window t of sequence b is sequence t B + b of a batch; beyond its length stands anything
-    taken = np.minimum(np.arange(min(k, T))[:, None] + first, T - 1)  # (k, T)
+    taken = np.minimum(np.arange(k)[:, None] + first, T - 1)  # (k, T)
     batch = x[taken].reshape(len(taken), T * B, *x.shape[2:])
     # (1) from s_{t-k}, or from s_0
     before = [np.concatenate([b[None], s])[first] for b, s in zip(begin, states, strict=True)]
@@ -104,7 +114,9 @@ def windowed_backward(
 
     Raises `TypeError` or `ValueError` as the cell does.
     """
+    cell = a_cell("cell", cell)
     kept, first, B = _door.instance("cache", cache, Windows)
+    of_the_cell(cell, kept.last)
     T = len(first)
     ends = each_state(cell, "dstates", dstates)
     last = each_state(cell, "dlast", dlast)
@@ -142,6 +154,7 @@ def chunked(
 
     Raises `TypeError` or `ValueError` as `windowed` does.
     """
+    cell = a_cell("cell", cell)
     k = _door.size("chunk", chunk)
     x, T, _ = steps(x)
     first = list(range(0, T, k))
@@ -176,7 +189,9 @@ def chunked_backward(
 
     Raises `TypeError` or `ValueError` as the cell does.
     """
+    cell = a_cell("cell", cell)
     caches, first, states = _door.instance("cache", cache, Chunks)
+    of_the_cell(cell, states)
     every = each_state(cell, "dstates", dstates)
     last = each_state(cell, "dlast", dlast)
     none = [None] * len(states)

@@ -21,7 +21,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from manual_bptt import _door
-from manual_bptt._cells import each_state, grouped, joined, starts, steps, tupled
+from manual_bptt._cells import (
+    a_cell,
+    each_state,
+    grouped,
+    joined,
+    of_the_cell,
+    starts,
+    steps,
+    tupled,
+)
 from manual_bptt._door import Array
 
 
@@ -55,6 +64,7 @@ def forward(
 
     Raises `TypeError` or `ValueError` as the cell does, and for k of another shape.
     """
+    cell = a_cell("cell", cell)
     x, T, _ = steps(x)
     now = tuple(each_state(cell, "start", start))
     caches, found = [], []
@@ -91,7 +101,9 @@ def backward(
 
     Raises `TypeError` or `ValueError` as the cell does.
     """
+    cell = a_cell("cell", cell)
     caches, kept = _door.instance("cache", cache, Cache)
+    of_the_cell(cell, kept)
     each = each_state(cell, "dstates", dstates)
     reached = each_state(cell, "dlast", dlast)  # what reaches each state from later steps
     for n, k in enumerate(kept):
@@ -116,6 +128,6 @@ def backward(
 def _checked(kept: Sequence[Array], states: Sequence[Array], T: int) -> list[Array]:
     checked = []
     for n, (k, s) in enumerate(zip(kept, states, strict=True)):
-        shapes = _door.Shapes({"T": T, "B": s.shape[0], "N": s.shape[1]})
+        shapes = _door.Shapes({"T": T, "B": s.shape[0], "N": s.shape[1]}, "x and params")
         checked.append(shapes.floats(f"kept[{n}]", k, "T B N", s.dtype))
     return checked

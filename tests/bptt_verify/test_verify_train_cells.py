@@ -254,6 +254,14 @@ def test_wrong_options_are_one_line_and_exit_2(bptt, options, message):
         ("states.0.1", None, "not a checkpoint: no 'states.0.1'"),
         ("params.layers.0.W", np.zeros((3, 3), "f4"), "params.layers.0.W: expected (32, 8) of"),
         ("adam.v.readout.V", np.zeros(3), "adam.v.readout.V: expected"),
+        ("setting.layers", np.int64(10**9), "its settings are not those of its arrays"),
+        ("setting.hidden", np.int64(10**9), "its settings are not those of its arrays"),
+        ("step", np.int64(-5), "damaged: a step below 0"),
+        (
+            "params.readout.c",
+            np.full(len(SPLIT.characters), np.nan, "f4"),
+            "or numbers that are not finite",
+        ),
     ],
 )
 def test_a_checkpoint_with_other_contents_is_refused(bptt, tmp_path, name, value, message):

@@ -511,7 +511,16 @@ def twice(header):
 
 ABSURD = (2**63).to_bytes(8, "little")
 NO_FILE = "no safetensors file, or damaged: "
+MARKED = b'"bptt-vectors":"1"'
 DAMAGES = {
+    "tensors of a newer format": (
+        of_content(lambda c: c.replace(MARKED, b'"bptt-vectors":"2"'), hashed=True),
+        f"{LSTM}: expected format 1 in its metadata, got 2",
+    ),
+    "tensors of no format": (
+        of_content(lambda c: c.replace(MARKED, b'"bptt-numbers":"1"'), hashed=True),
+        f"{LSTM}: expected format 1 in its metadata, got None",
+    ),
     "no index": (lambda folder: (folder / "index.json").unlink(), "index.json: No such file"),
     "index is a folder": (
         lambda folder: ((folder / "index.json").unlink(), (folder / "index.json").mkdir()),

@@ -187,7 +187,7 @@ def test_residual_connections_need_as_many_outputs():
     layers = [LAYERS[0], stack.Layer(gru, gru.init(RNG, H, H + 1))]
     with pytest.raises(ValueError, match=r"layers\[1\]: expected 5 outputs, .* got 6"):
         stack.forward(layers, X, residual=True)
-    with pytest.raises(ValueError, match="layers: expected 1 of them, got 0"):
+    with pytest.raises(ValueError, match="layers: expected at least 1 of them, got 0"):
         stack.forward([], X)
     _, _, cache = stack.forward(layers, X)
     with pytest.raises(ValueError, match="layers: expected 2 of them, got 1"):
@@ -279,6 +279,47 @@ def test_padding_is_not_read_in_either_direction():
             r"layers\[0\]: expected manual_bptt\.stack\.Layer, got tuple",
         ),
         (
+            lambda c, p: stack.forward([stack.Layer("gru", p)], X),
+            TypeError,
+            r"layers\[0\]\.cell: expected the module of a cell, .* got str",
+        ),
+        (lambda c, p: stack.forward(None, X), TypeError, "layers: expected a list, got NoneType"),
+        (
+            lambda c, p: stack.forward([stack.Layer(c, p)], X, residual="no"),
+            TypeError,
+            "residual: expected True or False, got 'no'",
+        ),
+        *(
+            (call, TypeError, "cell: expected the module of a cell, such as manual_bptt.lstm, got")
+            for call in (
+                lambda c, p: ragged.forward(None, p, X, np.full(B, T)),
+                lambda c, p: zoneout.forward(stack, p, X, [X]),
+                lambda c, p: truncated.windowed("gru", p, X, 1),
+                lambda c, p: truncated.chunked(p, p, X, 1),
+                lambda c, p: bidirectional.forward(None, (p, p), X),
+            )
+        ),
+        (
+            lambda c, p: bidirectional.forward(c, p, X),
+            TypeError,
+            "params: expected two of them, forwards and backwards, got one",
+        ),
+        (
+            lambda c, p: bidirectional.forward(c, (p, p, p), X),
+            TypeError,
+            "params: expected two of them, forwards and backwards, got 3",
+        ),
+        (
+            lambda c, p: bidirectional.forward(c, (p, gru.init(RNG, D, H + 1)), X),
+            ValueError,
+            "params: expected as many outputs in both directions, got 5 and 6",
+        ),
+        (
+            lambda c, p: bidirectional.forward(c, (p, p), X, begin=None),
+            TypeError,
+            "begin: expected two of them, forwards and backwards, got NoneType",
+        ),
+        (
             lambda c, p: zoneout.forward(c, p, X, [np.ones((T, B, D))]),
             ValueError,
             r"kept\[0\]: expected shape \(T, B, N\)",
@@ -366,3 +407,37 @@ def test_class_indices_stand_for_their_vectors(kind):
     of_indices, of_vectors = gradients(INDICES), gradients(np.eye(D)[INDICES])
     assert of_indices.x is None
     assert_the_same(of_indices, of_vectors._replace(x=None))
+
+
+@pytest.mark.parametrize("kind", ["windowed", "chunked", "ragged", "zoneout", "bidirectional"])
+def test_the_cache_of_another_cell_is_refused(kind):
+    cell, params, _ = CELLS["gru"]
+    if kind == "ragged":
+        kept = ragged.forward(cell, params, X, np.full(B, T))[-1]
+    elif kind == "zoneout":
+        kept = zoneout.forward(cell, params, X, [np.ones((T, B, H))])[-1]
+    elif kind == "bidirectional":
+        kept = bidirectional.forward(cell, (params, params), X)[-1]
+    else:
+        kept = getattr(truncated, kind)(cell, params, X, 3)[-1]
+    other, weights, _ = CELLS["lstm"]
+    modules = {"ragged": ragged, "zoneout": zoneout, "bidirectional": bidirectional}
+    module = modules.get(kind, truncated)
+    back = getattr(module, "backward" if kind in modules else f"{kind}_backward")
+    given = (weights, weights) if kind == "bidirectional" else weights
+    more = (None, None) if kind == "ragged" else (None,)
+    with pytest.raises(ValueError, match=r"cache: expected that of .*lstm, of 2 states, got one"):
+        back(other, given, kept, *more)
+
+
+def test_one_state_of_several_may_begin_at_zero():
+    cell, params, _ = CELLS["lstm"]
+    h0, zeros, lengths = normal(cell, B)[0], np.zeros((B, H)), np.array([7, 0, 5])
+    for run in (
+        lambda c0: ragged.forward(cell, params, X, lengths, h0, c0)[:2],
+        lambda c0: truncated.windowed(cell, params, X, 3, h0, c0)[:1],
+        lambda c0: truncated.chunked(cell, params, X, 3, h0, c0)[:1],
+        lambda c0: zoneout.forward(cell, params, X, [np.full((T, B, H), 0.5)] * 2, (h0, c0))[:1],
+    ):
+        for absent, given in zip(run(None), run(zeros), strict=True):
+            assert_the_same(absent, given, exact=True)

@@ -89,9 +89,9 @@ def train(
         Size H of the state of each layer. [default: 256 for one layer of rnn, and for others what
         comes nearest to as many weights]
     batch
-        Streams B side by side. [default: 32]
+        Streams B side by side; fewer for a short text. [default: 32]
     window
-        Steps T of a window. [default: 64]
+        Steps T of a window; fewer for a short text. [default: 64]
     learning_rate
         Of Adam, falling linearly to zero. [default: 0.004 for the rnn, 0.02 for other cells]
     activation
@@ -111,7 +111,8 @@ def train(
         Write the figures there too, as JSON.
     """
     if verify_every < 0 or sample < 0:
-        raise UsageError("--verify-every and --sample: expected at least 0")
+        name, got = ("verify-every", verify_every) if verify_every < 0 else ("sample", sample)
+        raise UsageError(f"--{name}: expected at least 0, got {got}")
     check_writable(json_file)
     check_writable(checkpoint)
     wanted: dict[str, Any] = {
@@ -291,8 +292,7 @@ def _begin(split: Split, given: dict[str, Any], resume: Path | None) -> tuple[Se
     settings = _checked(settings._replace(**given), given)
     if state.step >= settings.steps:
         raise UsageError(
-            f"{resume}: has all its {settings.steps} steps behind it; "
-            f"go on with --steps of more than {state.step}"
+            f"{resume}: has {state.step} steps behind it; go on with --steps of more than that"
         )
     return settings, state
 

@@ -90,10 +90,12 @@ def check(
     file: Path,
     /,
     *,
-    only: Annotated[Sequence[str], Parameter(consume_multiple=True, negative=())] = (),
+    only: Annotated[
+        Sequence[str], Parameter(consume_multiple=True, negative=(), show_default=False)
+    ] = (),
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
-    """Judge what a port wrote: tensors <pair>/<dtype>/<case>/<quantity> in a safetensors file.
+    """Judge what a port wrote: tensors `PAIR/DTYPE/CASE/QUANTITY` in a safetensors file.
 
     Ends with exit code 0 when every quantity of every case is there and within its band, 1 when one
     is not, 3 when nothing fails but something cannot be told, 2 when a file cannot be read.

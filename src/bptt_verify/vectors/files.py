@@ -158,6 +158,8 @@ def read_vectors(folder: Path, entry: Entry) -> dict[str, dict[str, Vector]]:
     if digest(content) != entry.sha256:
         raise FilesError(f"{path}: damaged: its SHA-256 is not the one in {INDEX}")
     arrays = _unpacked(path, content)
+    if (version := _metadata(content).get(MARK)) != str(FORMAT):
+        raise FilesError(f"{path}: expected format {FORMAT} in its metadata, got {version}")
 
     def array(name: str) -> Array:
         found = arrays.get(name)
@@ -202,12 +204,21 @@ def _unpacked(path: Path, content: bytes) -> dict[str, Array | Wrong]:
     try:
         tensors = deserialize(content)  # type: ignore[no-untyped-call]
         # a name that stands twice would hide a tensor
-        header = content[8 : 8 + int.from_bytes(content[:8], "little")]
-        json.loads(header, object_pairs_hook=_once)
+        json.loads(_header(content), object_pairs_hook=_once)
     except (SafetensorError, ValueError, RecursionError) as error:
         why = "".join(c if c.isprintable() else "?" for c in str(error))  # it may quote a name
         raise FilesError(f"{path}: no safetensors file, or damaged: {why}") from None
     return {name: _array(**fields) for name, fields in tensors}
+
+
+def _header(content: bytes) -> bytes:
+    return content[8 : 8 + int.from_bytes(content[:8], "little")]
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The words beside the tensors, of a file that is none too damaged to read."""
+    found: dict[str, str] = json.loads(_header(content)).get("__metadata__", {})
+    return found
 
 
 def _array(dtype: str, shape: list[int], data: bytes) -> Array | Wrong:
