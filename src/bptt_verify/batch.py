@@ -42,12 +42,11 @@ class Batches:
     def __init__(self, oracle: Oracle, dtype: np.dtype[Any]) -> None:
         self.oracle = oracle
         self.dtype = dtype
-        self._neutral: set[str] | None = None
 
     @property
     def neutral(self) -> set[str]:
         """The letters whose padding changes nothing, one by one and together, found by trial."""
-        if self._neutral is None:
+        if self.oracle.neutral is None:
             trials = [
                 (case, realise(self.oracle.pair, case, self.dtype)) for case in self._trials()
             ]
@@ -57,8 +56,8 @@ class Batches:
                 if all(self._unchanged({letter}, *trial) for trial in trials)
             }
             together = all(self._unchanged(found, *trial) for trial in trials)
-            self._neutral = found if together else set()
-        return self._neutral
+            self.oracle.neutral = found if together else set()
+        return self.oracle.neutral
 
     def together(
         self, cases: Sequence[Case], drawn: Sequence[Drawn]

@@ -62,13 +62,20 @@ class Judge:
         pair: subject and twin.
         dtype: the dtype under test.
         run: how the subject is run.
+        oracle: the twin of the pair, where it has been traced before.
     """
 
-    def __init__(self, pair: Pair, dtype: np.dtype[Any], run: Run = subject.run) -> None:
+    def __init__(
+        self,
+        pair: Pair,
+        dtype: np.dtype[Any],
+        run: Run = subject.run,
+        oracle: Oracle | None = None,
+    ) -> None:
         self.pair = pair
         self.dtype = dtype
         self.run = run
-        self.oracle = Oracle(pair, multiplier(dtype))
+        self.oracle = oracle or Oracle(pair, multiplier(dtype))
         self.batches = Batches(self.oracle, dtype)
         self.properties = properties.of(pair)
         self._passed: dict[str, int] = {}

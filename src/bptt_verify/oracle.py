@@ -80,6 +80,8 @@ class Oracle:
         self.margin = margin
         self.shapes = {name: Shape(text) for name, text in pair.shapes().items()}
         self._traced: dict[str, ClosedJaxpr] = {}
+        self.neutral: set[str] | None = None
+        """The letters whose padding changes nothing, once `bptt_verify.batch` has tried it."""
         self.unread_taps = set(pair.taps)
         """Taps that the twin does not add to anything, so that it has no opinion on them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -24,11 +24,12 @@ from bptt_verify.draw import Case
 from bptt_verify.guard import LIMIT, LONGEST, Guard
 from bptt_verify.judge import STEPS, XLA, Failed, Judge
 from bptt_verify.localise import diagnose
+from bptt_verify.oracle import Oracle
 from bptt_verify.pair import Pair
 from bptt_verify.primitives import SAMPLES
 from bptt_verify.report import Failure, Report, versions
 from bptt_verify.tally import Tally
-from bptt_verify.tolerance import DTYPES
+from bptt_verify.tolerance import DTYPES, MULTIPLIER
 
 AT_ONCE = 8192
 """Cases drawn before they are judged together."""
@@ -76,12 +77,48 @@ def verify(
     pair, and for a twin that raises or returns what the pair does not declare. Whatever the
     subject does ends up in the report; without `isolate`, only as long as it returns to Python.
     """
-    kind = _check(pair, cases, seed, dtype, limit, isolate)
+    _check_pair(pair)
+    (report,) = verify_each(
+        pair,
+        [dtype],
+        cases,
+        seed,
+        case=case,
+        progress=progress,
+        limit=limit,
+        isolate=isolate,
+        explain=explain,
+    )
+    return report
+
+
+def verify_each(
+    pair: Pair, dtypes: Sequence[DTypeLike], cases: int, seed: int, **options: Any
+) -> list[Report]:
+    """`verify` in one dtype after another, of which all but the first find the twin traced."""
+    oracle = Oracle(pair, MULTIPLIER)
+    return [_verify(oracle, cases, seed, dtype, **options) for dtype in dtypes]
+
+
+def _verify(
+    oracle: Oracle,
+    cases: int,
+    seed: int,
+    dtype: DTypeLike,
+    *,
+    case: str | None = None,
+    progress: Callable[[int], None] | None = None,
+    limit: float = LIMIT,
+    isolate: bool = False,
+    explain: bool = True,
+) -> Report:
+    pair = oracle.pair
+    kind = _check(cases, seed, dtype, limit, isolate)
     start = time.perf_counter()
     long = _long_case(pair) if cases > 1 and case is None else None
     with _guarded(limit, isolate) as guard:
         run = partial(isolated.run if isolate else subject.run, guard=guard)
-        judge, tally = Judge(pair, kind, run), Tally(pair, progress)
+        judge, tally = Judge(pair, kind, run, oracle), Tally(pair, progress)
         if case is None:
             _judge_random(judge, tally, cases - (long is not None), seed)
             if tally.failed is None:
@@ -231,11 +268,12 @@ def _check_memory(pair: Pair, case: Case) -> None:
         )
 
 
-def _check(
-    pair: Pair, cases: int, seed: int, dtype: DTypeLike, limit: float, isolate: bool
-) -> np.dtype[Any]:
+def _check_pair(pair: Pair) -> None:
     if not isinstance(pair, Pair):
         raise TypeError(f"pair: expected a Pair, got {type(pair).__name__}")
+
+
+def _check(cases: int, seed: int, dtype: DTypeLike, limit: float, isolate: bool) -> np.dtype[Any]:
     for name, value, low in (("cases", cases, 1), ("seed", seed, 0)):
         if isinstance(value, bool) or not isinstance(value, int):
             raise TypeError(f"{name}: expected an int, got {type(value).__name__}")

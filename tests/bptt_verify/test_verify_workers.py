@@ -98,6 +98,6 @@ def test_pairs_side_by_side_give_the_reports_they_give_alone():
     pairs = [replace(REGISTRY[name], origin=name) for name in ("update", "readout")]
     done = []
     found = verify_side_by_side(pairs, ["float32", "float64"], 5, 3, 2, progress=done.append)
-    assert done == [1, 2, 3, 4]
+    assert done == [2, 4]
     alone = [verify(pair, 5, 3, kind) for pair in pairs for kind in ("float32", "float64")]
     assert [replace(r, seconds=0) for r in found] == [replace(r, seconds=0) for r in alone]
