@@ -60,11 +60,24 @@ def test_example_passes_as_a_test(page, i, saved):
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
+def stands_alone(code):
+    """Whether an example is a script that verifies nothing."""
+    tested = "verify(" in code or name(code).startswith("test_")
+    return not tested and name(code) == "example.py"
+
+
+@pytest.mark.parametrize(("page", "i"), chosen(stands_alone))
+def test_example_runs_without_a_word(page, i, saved):
+    path = saved(page, i)
+    ended = run("-W", "error", path, folder=path.parent)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
 def test_every_example_is_run_or_imported_by_one_that_is():
     assert len(EXAMPLES) >= 9
     for page, i in EXAMPLES:
         code = PAGES[page][i]
-        if "verify(" not in code and not name(code).startswith("test_"):
+        if not ("verify(" in code or name(code).startswith("test_") or stands_alone(code)):
             module = name(code).removesuffix(".py")
             wanted = (f"from {module} import", f"import {module}\n")
             assert any(w in other for other in PAGES[page] for w in wanted)
