@@ -9,6 +9,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jax_ref._cells import tupled
+
 
 def forward(
     cell: ModuleType, params: Any, x: Array, lengths: Array, *start: Array, **more: Any
@@ -24,7 +26,6 @@ def forward(
         more: options and taps of the cell.
     """
     there = (jnp.arange(len(x))[:, None] < lengths)[..., None]  # (T, B, 1)
-    found = cell.forward(params, jnp.where(there, x, 0), *start, **more)
-    found = found if isinstance(found, tuple) else (found,)
+    found = tupled(cell.forward(params, jnp.where(there, x, 0), *start, **more))
     last = tuple(jnp.take_along_axis(a, lengths[None, :, None] - 1, axis=0)[0] for a in found)
     return tuple(jnp.where(there, a, 0) for a in found), last

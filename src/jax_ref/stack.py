@@ -10,6 +10,8 @@ from typing import Any
 
 from jax import Array
 
+from jax_ref._cells import tupled
+
 
 def forward(
     cells: Sequence[ModuleType],
@@ -35,8 +37,7 @@ def forward(
     y, states = x, []
     for at, cell in enumerate(cells):
         v = masks[at - 1] * y if masks is not None and at else y  # (1)
-        found = cell.forward(params[at], v, *starts[at], **more[at])
-        found = found if isinstance(found, tuple) else (found,)
+        found = tupled(cell.forward(params[at], v, *starts[at], **more[at]))
         y = found[0] + y if residual and at else found[0]  # (2)
         states.append(found)
     return y, states

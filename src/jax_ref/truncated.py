@@ -10,6 +10,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
+from jax_ref._cells import tupled
+
 States = tuple[Array, ...]
 
 
@@ -36,7 +38,7 @@ def windowed(
         options, taps: of the cell; a tap is (T, B, ·).
     """
     T, B = x.shape[:2]
-    whole = _tupled(cell.forward(params, x, *start, **options, **taps))
+    whole = tupled(cell.forward(params, x, *start, **options, **taps))
     constant = [lax.stop_gradient(s) for s in whole]
     now = tuple(
         jnp.concatenate([*[s0[None]] * window, s])[:T].reshape(T * B, -1)  # s_{t-k}, or s_0
@@ -51,7 +53,7 @@ def windowed(
     there = jnp.ones((T, B, 1), bool)
     for j in range(window):
         p_j = {name: at(j, tap) for name, tap in taps.items()}
-        new = _tupled(cell.forward(params, at(j, x), *now, **options, **p_j))
+        new = tupled(cell.forward(params, at(j, x), *now, **options, **p_j))
         now = tuple(
             jnp.where(at(j, there)[0], a[0], s) for a, s in zip(new, now, strict=True)
         )  # (1)
@@ -74,12 +76,8 @@ def chunked(
         border = (t % chunk == 0) & (t > 0)
         states = tuple(jnp.where(border, lax.stop_gradient(s), s) for s in states)
         one = {name: tap[None] for name, tap in p_t.items()}
-        new = _tupled(cell.forward(params, x_t[None], *states, **options, **one))  # (2)
+        new = tupled(cell.forward(params, x_t[None], *states, **options, **one))  # (2)
         return (states := tuple(a[0] for a in new)), states
 
     found: States = lax.scan(step, tuple(start), (jnp.arange(len(x)), x, taps))[1]
     return found
-
-
-def _tupled(states: Any) -> States:
-    return tuple(states) if isinstance(states, tuple) else (states,)

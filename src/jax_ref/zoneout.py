@@ -11,6 +11,8 @@ from typing import Any
 import jax
 from jax import Array, lax
 
+from jax_ref._cells import tupled
+
 
 def forward(
     cell: ModuleType,
@@ -35,8 +37,7 @@ def forward(
     def step(states: tuple[Array, ...], now: Any) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
         one = jax.tree.map(lambda a: a[None], now)
         x_t, k_t, p_t = one
-        new = cell.forward(params, x_t, *states, **options, **p_t)  # (1)
-        new = new if isinstance(new, tuple) else (new,)
+        new = tupled(cell.forward(params, x_t, *states, **options, **p_t))  # (1)
         states = tuple(
             k[0] * s + (1 - k[0]) * a[0] for k, s, a in zip(k_t, states, new, strict=True)
         )  # (2)
