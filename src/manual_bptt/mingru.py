@@ -125,10 +125,7 @@ def forward(
     x = shapes.floats("x", x, "T B D", U.dtype)
     T, B, H = (shapes.size[letter] for letter in "TBH")
     h0 = shapes.cotangents("h0", h0, "B H", np.zeros((B, H), U.dtype))
-    if form not in ("sequential", "parallel"):
-        raise ValueError(f"form: expected sequential or parallel, got {form!r}")
-    if form == "parallel" and not (h0 > 0).all():
-        raise ValueError("h0: expected values above 0 for form='parallel'")
+    check_form(form, h0)
 
     # (1) a_t = U x_t + b
     a = (flat(x) @ U.T).reshape(T, B, 2 * H)
@@ -150,6 +147,14 @@ def forward(
             now = h[t]
     h.flags.writeable = False
     return h, Cache(x, h0, z, rest, a_n, h, shapes.size)
+
+
+def check_form(form: str, h0: Array) -> None:
+    """Raise `ValueError` for an unknown form, and where logarithms need an h0 above 0."""
+    if form not in ("sequential", "parallel"):
+        raise ValueError(f"form: expected sequential or parallel, got {form!r}")
+    if form == "parallel" and not (h0 > 0).all():
+        raise ValueError("h0: expected values above 0 for form='parallel'")
 
 
 def all_at_once(log_kept: Array, log_new: Array, h0: Array) -> Array:

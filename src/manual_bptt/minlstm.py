@@ -35,7 +35,7 @@ from manual_bptt import _door, initial
 from manual_bptt._door import Array
 from manual_bptt._flat import flat
 from manual_bptt.activations import log_sigmoid, sigmoid
-from manual_bptt.mingru import Form, all_at_once, dg, g, log_g
+from manual_bptt.mingru import Form, all_at_once, check_form, dg, g, log_g
 
 
 class Params(NamedTuple):
@@ -109,10 +109,7 @@ def forward(
     x = shapes.floats("x", x, "T B D", U.dtype)
     T, B, H = (shapes.size[letter] for letter in "TBH")
     h0 = shapes.cotangents("h0", h0, "B H", np.zeros((B, H), U.dtype))
-    if form not in ("sequential", "parallel"):
-        raise ValueError(f"form: expected sequential or parallel, got {form!r}")
-    if form == "parallel" and not (h0 > 0).all():
-        raise ValueError("h0: expected values above 0 for form='parallel'")
+    check_form(form, h0)
 
     # (1) a_t = U x_t + b
     a = (flat(x) @ U.T).reshape(T, B, 3 * H)
