@@ -33,7 +33,7 @@ def a_cell(name: str, value: Any) -> ModuleType:
 def of_the_cell(cell: ModuleType, states: Sequence[Array]) -> None:
     """Raise `ValueError` when what a cache holds are the states of a cell with more or fewer."""
     if len(states) != len(starts(cell)):
-        wanted = f"that of {a_cell('cell', cell).__name__}, of {len(starts(cell))} states"
+        wanted = f"that of {cell.__name__}, of {len(starts(cell))} states"
         raise ValueError(f"cache: expected {wanted}, got one of {len(states)}")
 
 
@@ -66,6 +66,25 @@ def each_state(cell: ModuleType, name: str, arrays: Sequence[Any] | None) -> lis
     if len(arrays) != len(names):
         raise ValueError(f"{name}: {wanted}, got {len(arrays)}")
     return list(arrays)
+
+
+def cotangents(
+    cell: ModuleType,
+    dstates: Sequence[Array | None] | None,
+    dlast: Sequence[Array | None] | None,
+    states: Sequence[Array],
+) -> tuple[list[Array], list[Array]]:
+    """Those of all states, (T, B, N) as these are, and of the last ones, (B, N); None is zero.
+
+    Raises `TypeError` or `ValueError` for a cache of another cell, and for other shapes or numbers.
+    """
+    of_the_cell(cell, states)
+    each, last = each_state(cell, "dstates", dstates), each_state(cell, "dlast", dlast)
+    for n, s in enumerate(states):
+        shapes = _door.Shapes()
+        each[n] = shapes.cotangents(f"dstates[{n}]", each[n], "T B N", s)
+        last[n] = shapes.cotangents(f"dlast[{n}]", last[n], "B N", s[0])
+    return each, last
 
 
 def steps(x: object) -> tuple[Array, int, int]:

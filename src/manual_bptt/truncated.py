@@ -29,10 +29,10 @@ import numpy as np
 from manual_bptt import _door, ragged
 from manual_bptt._cells import (
     a_cell,
+    cotangents,
     each_state,
     grouped,
     joined,
-    of_the_cell,
     starts,
     steps,
     tupled,
@@ -116,16 +116,13 @@ def windowed_backward(
     """
     cell = a_cell("cell", cell)
     kept, first, B = _door.instance("cache", cache, Windows)
-    of_the_cell(cell, kept.last)
     T = len(first)
-    ends = each_state(cell, "dstates", dstates)
-    last = each_state(cell, "dlast", dlast)
-    for n, s in enumerate(kept.last):
-        like = s.reshape(T, B, -1)
-        shapes = _door.Shapes()
-        each = shapes.cotangents(f"dstates[{n}]", ends[n], "T B N", like).copy()
-        each[-1] += shapes.cotangents(f"dlast[{n}]", last[n], "B N", like[0])
-        ends[n] = each.reshape(T * B, -1)
+    each, last = cotangents(cell, dstates, dlast, [s.reshape(T, B, -1) for s in kept.last])
+    ends = []
+    for d, d_last in zip(each, last, strict=True):
+        d = d.copy()
+        d[-1] += d_last
+        ends.append(d.reshape(T * B, -1))
     grads = ragged.backward(cell, params, kept, [None] * len(ends), ends)._asdict()
     for name, g in grads.items():
         if name in starts(cell):
@@ -191,14 +188,8 @@ def chunked_backward(
     """
     cell = a_cell("cell", cell)
     caches, first, states = _door.instance("cache", cache, Chunks)
-    of_the_cell(cell, states)
-    every = each_state(cell, "dstates", dstates)
-    last = each_state(cell, "dlast", dlast)
+    every, last = cotangents(cell, dstates, dlast, states)
     none = [None] * len(states)
-    for n, s in enumerate(states):
-        shapes = _door.Shapes()
-        every[n] = shapes.cotangents(f"dstates[{n}]", every[n], "T B N", s)
-        last[n] = shapes.cotangents(f"dlast[{n}]", last[n], "B N", s[0])
     pieces = []
     borders = [*first[1:], None]
     for at, behind, kept in zip(first, borders, caches, strict=True):

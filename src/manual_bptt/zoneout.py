@@ -23,10 +23,10 @@ import numpy as np
 from manual_bptt import _door
 from manual_bptt._cells import (
     a_cell,
+    cotangents,
     each_state,
     grouped,
     joined,
-    of_the_cell,
     starts,
     steps,
     tupled,
@@ -103,13 +103,8 @@ def backward(
     """
     cell = a_cell("cell", cell)
     caches, kept = _door.instance("cache", cache, Cache)
-    of_the_cell(cell, kept)
-    each = each_state(cell, "dstates", dstates)
-    reached = each_state(cell, "dlast", dlast)  # what reaches each state from later steps
-    for n, k in enumerate(kept):
-        shapes = _door.Shapes()
-        each[n] = shapes.cotangents(f"dstates[{n}]", each[n], "T B N", k)
-        reached[n] = shapes.cotangents(f"dlast[{n}]", reached[n], "B N", k[0])
+    # k has the shape of its state; reached: what reaches each state from later steps
+    each, reached = cotangents(cell, dstates, dlast, kept)
     found: list[Any] = []
     for t in reversed(range(len(caches))):
         ds = [d[t] + r for d, r in zip(each, reached, strict=True)]  # ∂s_t

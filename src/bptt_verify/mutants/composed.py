@@ -40,7 +40,7 @@ WINDOW = 'k = _door.size("window", window)'
 CHUNK = 'k = _door.size("chunk", chunk)'
 START = "grads[name] = g.reshape(T, B, -1)[first == 0].sum(axis=0)"
 STEPS = "total[first[t] + j] += parts[j, t]"
-LAST = "each[-1] += shapes.cotangents"
+LAST = "d[-1] += d_last"
 CUT = "ends = none if behind is not None else last"
 BEGIN = "begin = {name: getattr(pieces[0], name) for name in starts(cell)}"
 
@@ -228,7 +228,7 @@ MUTANTS = (
         "last-assigned",
         "= for +=: the last state's own cotangent is lost",
         LAST,
-        "each[-1] = shapes.cotangents",
+        "d[-1] = d_last",
     ),
     _mutant("chunked", "one-long", "the pieces are one step longer", CHUNK, f"{CHUNK} + 1"),
     _mutant(
