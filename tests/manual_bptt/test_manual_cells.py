@@ -217,6 +217,7 @@ def test_the_minimal_units_are_the_same_step_by_step_and_all_at_once(module, dty
 def test_where_both_gates_of_the_minimal_lstm_close_they_still_add_up_to_1():
     params = minlstm.Params(np.zeros((3 * H, D)), np.repeat([-800.0, -801.0, 0.0], H))
     h, cache = minlstm.forward(params, X, np.ones((B, H)))
+    # d is the difference of two numbers near 800: off by some 1e-13
     np.testing.assert_allclose(cache.f, 1 / (1 + np.exp(-1.0)), rtol=1e-12)
     np.testing.assert_array_equal(cache.f + cache.i, 1)
     assert np.isfinite(h).all()

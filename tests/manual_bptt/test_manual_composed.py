@@ -109,6 +109,7 @@ def test_zoneout_of_nothing_is_the_cell_and_of_everything_keeps_the_start(cell):
     assert not grads.U.any()
     begin = [name for name in grads._fields if name.endswith("0")]
     for name, each, last in zip(begin, dstates, dlast, strict=True):
+        # the same eight numbers, added up in another order
         np.testing.assert_allclose(getattr(grads, name), each.sum(axis=0) + last, rtol=1e-13)
 
 
@@ -232,6 +233,7 @@ def test_padding_is_not_read_in_either_direction():
     assert np.isfinite(y).all()
     assert np.isfinite(grads.x).all()
     alone, _, _ = bidirectional.forward(module, (params, params), X[:2, :1])
+    # a product of more rows may be added up in another order
     np.testing.assert_allclose(y[:2, :1], alone, rtol=1e-13)
 
 
