@@ -8,6 +8,7 @@ later argument has to agree.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -60,8 +61,7 @@ class Shapes:
         """A float array as `floats`, of shape and dtype of the values it is about; None is zero."""
         if value is None:
             return np.zeros_like(like)
-        for text, n in zip(letters.split(), like.shape, strict=True):
-            times, letter = _axis(text)
+        for (times, letter), n in zip(_axes(letters), like.shape, strict=True):
             self.size.setdefault(letter, n // times)
             self._seen_in.setdefault(letter, "cache")
         return self.floats(name, value, letters, like.dtype)
@@ -98,35 +98,40 @@ class Shapes:
         return _plain(array)
 
     def _shape(self, name: str, array: Array, letters: str) -> None:
-        wanted = letters.split()
-        axes = [_axis(text) for text in wanted]
-        bound = dict(self.size)
-        fits = array.ndim == len(wanted) and all(
-            n % times == 0 and bound.setdefault(letter, n // times) == n // times
-            for (times, letter), n in zip(axes, array.shape, strict=True)
-        )
+        axes, shape = _axes(letters), array.shape
+        new: dict[str, int] = {}
+        fits = len(shape) == len(axes)
+        if fits:
+            for (times, letter), n in zip(axes, shape, strict=True):
+                size = self.size.get(letter) or new.setdefault(letter, n // times)
+                fits = fits and n == times * size
         if not fits:
-            raise ValueError(f"{name}: expected shape {self._spell(wanted)}, got {array.shape}")
+            raise ValueError(f"{name}: expected shape {self._spell(letters)}, got {shape}")
         if array.size == 0:
-            raise ValueError(f"{name}: expected no empty axis, got shape {array.shape}")
-        for (times, letter), n in zip(axes, array.shape, strict=True):
-            self.size.setdefault(letter, n // times)
-            self._seen_in.setdefault(letter, name)
+            raise ValueError(f"{name}: expected no empty axis, got shape {shape}")
+        for letter, size in new.items():
+            self.size[letter] = size
+            self._seen_in[letter] = name
 
-    def _spell(self, letters: Sequence[str]) -> str:
+    def _spell(self, letters: str) -> str:
         known = [
             f"{letter} = {self.size[letter]} from {self._seen_in[letter]}"
-            for letter in dict.fromkeys(_axis(text)[1] for text in letters)
+            for letter in dict.fromkeys(letter for _, letter in _axes(letters))
             if letter in self.size
         ]
-        comma = "," if len(letters) == 1 else ""
-        return f"({', '.join(letters)}{comma})" + (f" with {', '.join(known)}" if known else "")
+        wanted = letters.split()
+        comma = "," if len(wanted) == 1 else ""
+        return f"({', '.join(wanted)}{comma})" + (f" with {', '.join(known)}" if known else "")
 
 
-def _axis(text: str) -> tuple[int, str]:
+@cache
+def _axes(letters: str) -> tuple[tuple[int, str], ...]:
     """An axis "4H" is 4 times H long."""
-    letter = text.lstrip("0123456789")
-    return int(text.removesuffix(letter) or 1), letter
+    found = []
+    for text in letters.split():
+        letter = text.lstrip("0123456789")
+        found.append((int(text.removesuffix(letter) or 1), letter))
+    return tuple(found)
 
 
 def ndarray(name: str, value: object) -> Array:
@@ -144,6 +149,9 @@ def holds_indices(name: str, value: object) -> bool:
 
 def _plain(array: Array) -> Array:
     """The same numbers in the plain layout, on which the last bits of a product depend."""
+    flags = array.flags
+    if flags.c_contiguous and flags.aligned:
+        return array
     return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
 
 
