@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from manual_bptt import _door, initial
+from manual_bptt import _door, engines, initial
 from manual_bptt._door import Array
 from manual_bptt._flat import flat
 from manual_bptt.activations import dsigmoid, dtanh, sigmoid, tanh
@@ -55,6 +55,7 @@ class Cache(NamedTuple):
     q: Array  # (T, B, H)
     h: Array  # (T, B, H)
     sizes: dict[str, int]  # of T, B, D, H
+    engine: str = "numpy"  # that made it
 
 
 class Grads(NamedTuple):
@@ -91,13 +92,16 @@ def init(
     return Params(U, W, *((np.zeros(3 * H, kind), np.zeros(H, kind)) if bias else ()))
 
 
-def forward(params: Params, x: Array, h0: Array | None = None) -> tuple[Array, Cache]:
+def forward(
+    params: Params, x: Array, h0: Array | None = None, *, engine: str | None = None
+) -> tuple[Array, Cache]:
     """All states of the sequence: equations (1) to (5).
 
     Args:
         params: U (3H, D), W (3H, H), and if wanted b (3H,), b_n (H,); all float32 or all float64.
         x: (T, B, D) of the dtype of the weights.
         h0: (B, H), the state before the first step; zeros when None.
+        engine: see `manual_bptt.engines`; the way back runs on the same.
 
     Returns:
         The states h_1 … h_T, (T, B, H), read-only because `backward` reads them too; and the
@@ -106,11 +110,10 @@ def forward(params: Params, x: Array, h0: Array | None = None) -> tuple[Array, C
     Raises `TypeError` or `ValueError` that names the argument for anything of another type, shape
     or dtype, for NaN and infinity, and for empty axes.
     """
-    shapes = _door.Shapes()
-    U, W, b, b_n = _weights(params, shapes)
-    x = shapes.floats("x", x, "T B D", U.dtype)
-    T, B, H = (shapes.size[letter] for letter in "TBH")
-    h0 = np.zeros((B, H), U.dtype) if h0 is None else shapes.floats("h0", h0, "B H", U.dtype)
+    if fast := engines.compiled(engine, "gru"):
+        return fast.forward(params, x, h0)
+    sizes, (U, W, b, b_n), x, h0 = _opened(params, x, h0)
+    T, B, H = (sizes[letter] for letter in "TBH")
 
     # (1) u_t = U x_t + b, for all steps in one product
     u = (flat(x) @ U.T).reshape(T, B, 3 * H)
@@ -136,7 +139,7 @@ def forward(params: Params, x: Array, h0: Array | None = None) -> tuple[Array, C
         all_h[t] = (1 - z) * n + z * h
         h = all_h[t]
     all_h.flags.writeable = False
-    return all_h, Cache(x, h0, gates, all_q, all_h, shapes.size)
+    return all_h, Cache(x, h0, gates, all_q, all_h, sizes)
 
 
 def backward(
@@ -157,11 +160,10 @@ def backward(
 
     Raises `TypeError` or `ValueError` that names the argument, as `forward` does.
     """
-    x, h0, gates, q, all_h, sizes = _door.instance("cache", cache, Cache)
-    shapes = _door.Shapes(sizes)
-    U, W, b, b_n = _weights(params, shapes, gates.dtype)
-    dstates = shapes.cotangents("dstates", dstates, "T B H", all_h)
-    dh_next = shapes.cotangents("dlast", dlast, "B H", h0)  # what reaches h_t from later steps
+    if fast := engines.made("gru", cache, Cache):
+        return fast.backward(params, cache, dstates, dlast)
+    (U, W, b, b_n), dstates, dh_next = _opened_backward(params, cache, dstates, dlast)
+    x, h0, gates, q, all_h, *_ = cache
 
     before = np.concatenate([h0[None], all_h[:-1]])  # h_{t-1} (T, B, H)
     delta, epsilon = np.empty_like(gates), np.empty_like(gates)  # (T, B, 3H)
@@ -190,6 +192,31 @@ def backward(
     # (13) ∂L/∂x_t = Uᵀ δ_t,  ∂L/∂h_0 = z_1 ⊙ ∂h_1 + Wᵀ ε_1
     dx = (flat(delta) @ U).reshape(x.shape)  # (T, B, D)
     return Grads(dU, dW, db, db_n, dx, dh_next, delta, epsilon)
+
+
+def _opened(
+    params: Params, x: Array, h0: Array | None
+) -> tuple[dict[str, int], Params, Array, Array]:
+    """What `forward` is given, checked: the sizes, the weights, x and h_0."""
+    shapes = _door.Shapes()
+    weights = _weights(params, shapes)
+    kind = weights.U.dtype
+    x = shapes.floats("x", x, "T B D", kind)
+    B, H = shapes.size["B"], shapes.size["H"]
+    h0 = np.zeros((B, H), kind) if h0 is None else shapes.floats("h0", h0, "B H", kind)
+    return shapes.size, weights, x, h0
+
+
+def _opened_backward(
+    params: Params, cache: Cache, dstates: Array | None, dlast: Array | None
+) -> tuple[Params, Array, Array]:
+    """What `backward` is given, checked: the weights and the cotangents, 0 for None."""
+    _, h0, gates, _, all_h, sizes, _ = _door.instance("cache", cache, Cache)
+    shapes = _door.Shapes(sizes)
+    weights = _weights(params, shapes, gates.dtype)
+    dstates = shapes.cotangents("dstates", dstates, "T B H", all_h)
+    dh_next = shapes.cotangents("dlast", dlast, "B H", h0)  # what reaches h_t from later steps
+    return weights, dstates, dh_next
 
 
 def _weights(params: Params, shapes: _door.Shapes, dtype: np.dtype[Any] | None = None) -> Params:

@@ -39,7 +39,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from manual_bptt import _door, initial
+from manual_bptt import _door, engines, initial
 from manual_bptt._door import Array
 from manual_bptt._flat import flat
 from manual_bptt.activations import dsigmoid, dtanh, sigmoid, tanh
@@ -72,6 +72,7 @@ class Cache(NamedTuple):
     h: Array  # (T, B, R)
     c: Array  # (T, B, H)
     sizes: dict[str, int]  # of T, B, D, H, R
+    engine: str = "numpy"  # that made it
 
 
 class Grads(NamedTuple):
@@ -132,6 +133,7 @@ def forward(
     c0: Array | None = None,
     *,
     forget_offset: float = 0.0,
+    engine: str | None = None,
 ) -> tuple[States, Cache]:
     """All outputs and cells of the sequence: equations (1) to (7).
 
@@ -141,6 +143,7 @@ def forward(
         x: (T, B, D) of the dtype of the weights.
         h0, c0: (B, R) and (B, H), the state before the first step; zeros when None.
         forget_offset: φ, added to what the forget gate sees.
+        engine: see `manual_bptt.engines`; the way back runs on the same.
 
     Returns:
         The states, h (T, B, R) and c (T, B, H), read-only because `backward` reads them too; and
@@ -150,13 +153,10 @@ def forward(
     Raises `TypeError` or `ValueError` that names the argument for anything of another type, shape
     or dtype, for NaN and infinity, and for empty axes.
     """
-    shapes = _door.Shapes()
-    U, W, b, p, P = _weights(params, shapes)
-    x = shapes.floats("x", x, "T B D", U.dtype)
-    T, B, H, R = (shapes.size[letter] for letter in "TBHR")
-    h0 = np.zeros((B, R), U.dtype) if h0 is None else shapes.floats("h0", h0, "B R", U.dtype)
-    c0 = np.zeros((B, H), U.dtype) if c0 is None else shapes.floats("c0", c0, "B H", U.dtype)
-    offset = U.dtype.type(_door.number("forget_offset", forget_offset))
+    if fast := engines.compiled(engine, "lstm", _lacking(params)):
+        return fast.forward(params, x, h0, c0, forget_offset=forget_offset)
+    sizes, (U, W, b, p, P), x, h0, c0, offset = _opened(params, x, h0, c0, forget_offset)
+    T, B, H, R = (sizes[letter] for letter in "TBHR")
 
     # (1) the part without h_{t-1}, for all steps in one product: U x_t + b
     projected = (flat(x) @ U.T).reshape(T, B, 4 * H)
@@ -187,7 +187,7 @@ def forward(
         all_h[t] = m if P is None else m @ P.T
         h = all_h[t]
     all_h.flags.writeable = all_c.flags.writeable = False
-    return States(all_h, all_c), Cache(x, h0, c0, gates, all_h, all_c, shapes.size)
+    return States(all_h, all_c), Cache(x, h0, c0, gates, all_h, all_c, sizes)
 
 
 def backward(
@@ -208,15 +208,11 @@ def backward(
 
     Raises `TypeError` or `ValueError` that names the argument, as `forward` does.
     """
-    x, h0, c0, gates, all_h, all_c, sizes = _door.instance("cache", cache, Cache)
-    shapes = _door.Shapes(sizes)
-    U, W, b, p, P = _weights(params, shapes, gates.dtype)
-    dh, dc = _door.instance("dstates", dstates, States)
-    dh = shapes.cotangents("dstates.h", dh, "T B R", all_h)
-    dc = shapes.cotangents("dstates.c", dc, "T B H", all_c)
-    last = States(None, None) if dlast is None else _door.instance("dlast", dlast, States)
-    dh_next = shapes.cotangents("dlast.h", last.h, "B R", h0)  # what reaches h_t from later steps
-    dc_next = shapes.cotangents("dlast.c", last.c, "B H", c0)  # … and c_t
+    if fast := engines.made("lstm", cache, Cache):
+        return fast.backward(params, cache, dstates, dlast)
+    weights, (dh, dc), (dh_next, dc_next) = _opened_backward(params, cache, dstates, dlast)
+    U, W, b, p, P = weights
+    x, h0, c0, gates, all_h, all_c, *_ = cache
     p_i, p_f, p_o = (0, 0, 0) if p is None else np.split(p, 3)
 
     before_h = np.concatenate([h0[None], all_h[:-1]])  # h_{t-1} (T, B, R)
@@ -258,6 +254,43 @@ def backward(
     # (17) ∂L/∂x_t = Uᵀ δ_t,  ∂L/∂h_0 = Wᵀ δ_1,  ∂L/∂c_0 = ∂c_1 ⊙ f_1 + pⁱ ⊙ δⁱ_1 + pᶠ ⊙ δᶠ_1
     dx = (flat(delta) @ U).reshape(x.shape)  # (T, B, D)
     return Grads(dU, dW, db, dp, dP, dx, dh_next, dc_next, delta)
+
+
+def _lacking(params: Params) -> str:
+    """What the compiled layer has not."""
+    _, _, _, p, P = _door.instance("params", params, Params)
+    return "" if p is None and P is None else "peepholes or a projection"
+
+
+def _opened(
+    params: Params, x: Array, h0: Array | None, c0: Array | None, forget_offset: float
+) -> tuple[dict[str, int], Params, Array, Array, Array, Any]:
+    """What `forward` is given, checked: the sizes, the weights, x, h_0, c_0 and φ."""
+    shapes = _door.Shapes()
+    weights = _weights(params, shapes)
+    kind = weights.U.dtype
+    x = shapes.floats("x", x, "T B D", kind)
+    B, H, R = (shapes.size[letter] for letter in "BHR")
+    h0 = np.zeros((B, R), kind) if h0 is None else shapes.floats("h0", h0, "B R", kind)
+    c0 = np.zeros((B, H), kind) if c0 is None else shapes.floats("c0", c0, "B H", kind)
+    offset = kind.type(_door.number("forget_offset", forget_offset))
+    return shapes.size, weights, x, h0, c0, offset
+
+
+def _opened_backward(
+    params: Params, cache: Cache, dstates: States, dlast: States | None
+) -> tuple[Params, tuple[Array, Array], tuple[Array, Array]]:
+    """What `backward` is given, checked: the weights and the cotangents, 0 for None."""
+    _, h0, c0, gates, all_h, all_c, sizes, _ = _door.instance("cache", cache, Cache)
+    shapes = _door.Shapes(sizes)
+    weights = _weights(params, shapes, gates.dtype)
+    dh, dc = _door.instance("dstates", dstates, States)
+    dh = shapes.cotangents("dstates.h", dh, "T B R", all_h)
+    dc = shapes.cotangents("dstates.c", dc, "T B H", all_c)
+    last = States(None, None) if dlast is None else _door.instance("dlast", dlast, States)
+    dh_next = shapes.cotangents("dlast.h", last.h, "B R", h0)  # what reaches h_t from later steps
+    dc_next = shapes.cotangents("dlast.c", last.c, "B H", c0)  # … and c_t
+    return weights, (dh, dc), (dh_next, dc_next)
 
 
 def _dpeepholes(delta: Array, before_c: Array, c: Array) -> Array:

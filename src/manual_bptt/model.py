@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from manual_bptt import _door, readout, rnn
+from manual_bptt import _door, engines, readout, rnn
 from manual_bptt._door import Array
 from manual_bptt.activations import Activation
 
@@ -81,19 +81,20 @@ def forward(
     s0: Array | None = None,
     mask: Array | None = None,
     activation: str | Activation = "tanh",
+    engine: str | None = None,
 ) -> tuple[Any, Cache]:
     """Step 1, equations (1) to (5): the loss L, summed over steps and batch, and the cache.
 
     Args:
         params: U (H, D), W (H, H), V (C, H), b (H,) or None, c (C,) or None.
-        x, s0, activation: as in `manual_bptt.rnn.forward`.
+        x, s0, activation, engine: as in `manual_bptt.rnn.forward`.
         targets, mask: as in `manual_bptt.readout.forward`.
 
     Raises `TypeError` or `ValueError` that names the argument, and `OverflowError` when a state
     grows beyond the range of the dtype (relu can do that).
     """
     layer, output = _split(params)
-    states, below = rnn.forward(layer, x, s0, activation)
+    states, below = rnn.forward(layer, x, s0, activation, engine=engine)
     if not np.isfinite(states).all():
         raise OverflowError(f"a state left the range of {states.dtype}")
     loss, above = readout.forward(output, states, targets, mask)
@@ -134,13 +135,29 @@ def loss_and_grads(
     s0: Array | None = None,
     mask: Array | None = None,
     activation: str | Activation = "tanh",
+    engine: str | None = None,
 ) -> tuple[Any, Grads]:
-    """The loss and its gradients: steps 1 to 6 in one call. Arguments as in `forward`."""
-    loss, cache = forward(params, x, targets, s0=s0, mask=mask, activation=activation)
+    """The loss and its gradients: steps 1 to 6 in one call. Arguments as in `forward`.
+
+    The compiled code for class indices keeps no errors of all steps: `z` and `delta` are None.
+    """
+    if fast := engines.compiled(engine, "model", _lacking(targets, activation)):
+        return fast.loss_and_grads(params, x, targets, s0=s0, mask=mask, activation=activation)
+    loss, cache = forward(
+        params, x, targets, s0=s0, mask=mask, activation=activation, engine=engine
+    )
     return loss, backward(params, cache)
 
 
+def _lacking(targets: Array, activation: str | Activation) -> str:
+    """What the compiled model has not."""
+    if not _door.holds_indices("targets", targets):
+        return "probabilities as targets"
+    return rnn._lacking(activation)
+
+
 def _split(params: Params) -> tuple[rnn.Params, readout.Params]:
+    """The weights of the two layers, of one dtype and fitting sizes."""
     U, W, V, b, c = _door.instance("params", params, Params)
     shapes = _door.Shapes()
     U = shapes.floats("params.U", U, "H D", finite=False)

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from manual_bptt import _door, _tree, readout, rnn, stack
+from manual_bptt import _door, _tree, engines, readout, rnn, stack
 from manual_bptt._door import Array
 
 States = tuple[tuple[Array, ...], ...]
@@ -131,6 +131,43 @@ def backward(network: Network, params: Params, cache: Cache, dloss: float = 1.0)
     # (4) ∂L/∂ of the layers; their last states have no further cotangent
     body = stack.backward(_stacked(network, params), below, head.states)
     return Grads(tuple(body.layers), head)
+
+
+def loss_and_grads(
+    network: Network,
+    params: Params,
+    x: Array,
+    targets: Array,
+    starts: Sequence[Sequence[Array]] | None = None,
+    *,
+    mask: Array | None = None,
+    engine: str | None = None,
+) -> tuple[Any, Grads]:
+    """The loss and its gradients in one call; arguments as in `forward`.
+
+    On a single layer with class indices as targets, the compiled code keeps no errors of all steps:
+    those of the layer and of the readout are None.
+
+    Args:
+        engine: see `manual_bptt.engines`; None for the preferred one.
+    """
+    _door.instance("params", params, Params)
+    name = network.cell.__name__.rpartition(".")[-1]
+    known = name in engines.COMPILED
+    fast = engines.compiled(engine, "network", "" if known else f"the cell {name}")
+    if fast and len(params.layers) == 1 and _door.holds_indices("targets", targets):
+        start = starts[0] if starts else ()
+        given = {"mask": mask, **network.options}
+        x = _taken(network, params, x)
+        loss, body, dV, dc = fast.loss_and_grads(
+            network.cell, params.layers[0], params.readout, x, targets, *start, **given
+        )
+        errors: Any = None
+        return loss, Grads((body,), readout.Grads(dV, dc, errors, errors))
+    if known:
+        network = network._replace(options={**network.options, "engine": engine})
+    loss, cache = forward(network, params, x, targets, starts, mask=mask)
+    return loss, backward(network, params, cache)
 
 
 def _stacked(network: Network, params: Params) -> list[stack.Layer]:

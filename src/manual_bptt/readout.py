@@ -162,6 +162,15 @@ def _weights(params: Params, shapes: _door.Shapes, dtype: np.dtype[Any] | None =
     return Params(V, None if c is None else shapes.floats("params.c", c, "C", V.dtype))
 
 
+def _opened(
+    params: Params, targets: Array, mask: Array | None, kind: np.dtype[Any], T: int, B: int, H: int
+) -> tuple[Params, Array, Array]:
+    """What `forward` is given for states (T, B, H), checked: weights, targets, steps that count."""
+    shapes = _door.Shapes({"T": T, "B": B, "H": H}, "x")
+    weights = _weights(params, shapes, kind)
+    return weights, *_targets(targets, mask, shapes, kind)
+
+
 def _targets(
     targets: Array, mask: Array | None, shapes: _door.Shapes, dtype: np.dtype[Any]
 ) -> tuple[Array, Array]:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from manual_bptt import _door, activations, initial
+from manual_bptt import _door, activations, engines, initial
 from manual_bptt._door import Array
 from manual_bptt._flat import flat
 from manual_bptt.activations import Activation
@@ -43,6 +43,7 @@ class Cache(NamedTuple):
     states: Array  # (T, B, H)
     activation: Activation
     sizes: dict[str, int]  # of T, B, D, H
+    engine: str = "numpy"  # that made it
 
 
 class Grads(NamedTuple):
@@ -82,6 +83,8 @@ def forward(
     x: Array,
     s0: Array | None = None,
     activation: str | Activation = "tanh",
+    *,
+    engine: str | None = None,
 ) -> tuple[Array, Cache]:
     """All states of the sequence: equations (1) and (2).
 
@@ -91,6 +94,7 @@ def forward(
             which stand for one-hot vectors.
         s0: (B, H), the state before the first step; zeros when None.
         activation: "tanh", "sigmoid", "relu", or an `Activation`.
+        engine: see `manual_bptt.engines`; the way back runs on the same.
 
     Returns:
         The states s_1 … s_T, (T, B, H), read-only because `backward` reads them too; and the
@@ -99,12 +103,10 @@ def forward(
     Raises `TypeError` or `ValueError` that names the argument for anything of another type, shape
     or dtype, for NaN and infinity, for empty axes and for class indices out of range.
     """
-    f = activations.get(activation)
-    shapes = _door.Shapes()
-    U, W, b = _weights(params, shapes)
-    x = _sequence(x, shapes, U)
-    T, B, H = shapes.size["T"], shapes.size["B"], shapes.size["H"]
-    s0 = np.zeros((B, H), U.dtype) if s0 is None else shapes.floats("s0", s0, "B H", U.dtype)
+    if fast := engines.compiled(engine, "rnn", _lacking(activation)):
+        return fast.forward(params, x, s0, activation)
+    f, sizes, (U, W, b), x, s0 = _opened(params, x, s0, activation)
+    T, B, H = (sizes[letter] for letter in "TBH")
 
     # (1) the part without s_{t-1}, for all steps in one product: U x_t + b
     projected = _project(U, x)  # (T, B, H)
@@ -120,7 +122,7 @@ def forward(
         states[t] = f.f(a)  # (B, H)
         s = states[t]
     states.flags.writeable = False
-    return states, Cache(x, s0, states, f, shapes.size)
+    return states, Cache(x, s0, states, f, sizes)
 
 
 def backward(
@@ -141,12 +143,10 @@ def backward(
 
     Raises `TypeError` or `ValueError` that names the argument, as `forward` does.
     """
-    x, s0, states, f, sizes = _door.instance("cache", cache, Cache)
-    shapes = _door.Shapes(sizes)
-    U, W, b = _weights(params, shapes, states.dtype)
-    dstates = np.zeros_like(states) if dstates is None else dstates
-    dstates = shapes.floats("dstates", dstates, "T B H", U.dtype)
-    dlast = np.zeros_like(s0) if dlast is None else shapes.floats("dlast", dlast, "B H", U.dtype)
+    if fast := engines.made("rnn", cache, Cache):
+        return fast.backward(params, cache, dstates, dlast)
+    (U, W, b), dstates, dlast = _opened_backward(params, cache, dstates, dlast)
+    x, s0, states, f, *_ = cache
 
     delta = np.empty_like(states)  # (T, B, H)
     # (8) what reaches s_T from beyond the last step: no Wᵀ δ_{T+1}, but a cotangent of its own
@@ -166,6 +166,36 @@ def backward(
     dx = None if _is_indices(x) else (flat(delta) @ U).reshape(x.shape)  # (T, B, D)
     ds0 = carried  # (B, H)
     return Grads(dU, dW, db, dx, ds0, delta)
+
+
+def _lacking(activation: str | Activation) -> str:
+    """What the compiled layer has not."""
+    own = isinstance(activation, Activation) and activation not in activations.ACTIVATIONS.values()
+    return "an activation of one's own" if own else ""
+
+
+def _opened(
+    params: Params, x: Array, s0: Array | None, activation: str | Activation
+) -> tuple[Activation, dict[str, int], Params, Array, Array]:
+    """What `forward` is given, checked: f, the sizes, the weights, x and s_0."""
+    f = activations.get(activation)
+    shapes = _door.Shapes()
+    U, W, b = _weights(params, shapes)
+    x = _sequence(x, shapes, U)
+    B, H = shapes.size["B"], shapes.size["H"]
+    s0 = np.zeros((B, H), U.dtype) if s0 is None else shapes.floats("s0", s0, "B H", U.dtype)
+    return f, shapes.size, Params(U, W, b), x, s0
+
+
+def _opened_backward(
+    params: Params, cache: Cache, dstates: Array | None, dlast: Array | None
+) -> tuple[Params, Array, Array]:
+    """What `backward` is given, checked: the weights and the cotangents, 0 for None."""
+    _, s0, states, _, sizes, _ = _door.instance("cache", cache, Cache)
+    shapes = _door.Shapes(sizes)
+    weights = _weights(params, shapes, states.dtype)
+    dstates = shapes.cotangents("dstates", dstates, "T B H", states)
+    return weights, dstates, shapes.cotangents("dlast", dlast, "B H", s0)
 
 
 def _project(U: Array, x: Array) -> Array:

@@ -16,7 +16,7 @@ from manual_bptt import activations, rnn
 
 # The lines of `manual_bptt.rnn` that are right.
 STATES_LOCKED = "states.flags.writeable = False"
-DSTATES = 'dstates = shapes.floats("dstates", dstates, "T B H", U.dtype)'
+DSTATES = 'dstates = shapes.cotangents("dstates", dstates, "T B H", states)'
 DELTA = "delta = np.empty_like(states)  # (T, B, H)"
 LAST = "carried = dlast  # (B, H)"
 LOOP = "for t in reversed(range(len(delta))):"
@@ -261,7 +261,7 @@ MUTANTS = (
         "dstates-batch-first",
         "time and batch exchanged, only when T = B",
         "textbook",
-        _then(DSTATES, "dstates = dstates.swapaxes(0, 1) if len(s0) == len(x) else dstates"),
+        _then(DSTATES, "dstates = dstates.swapaxes(0, 1) if len(s0) == len(states) else dstates"),
     ),
     _mutant(
         "dstates-averaged",

@@ -1,0 +1,93 @@
+"""What the compiled layers have in common: how a batch is shared out, and the gradients gathered.
+
+A layer is made from its weights and a cache that is being filled or was. `forward` and `backward`
+give a function to be called for each chunk of sequences, in whatever thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from manual_bptt._door import Array
+from manual_bptt.compiled import threads
+from manual_bptt.compiled.blocks import columns
+from manual_bptt.compiled.product import tallest
+from manual_bptt.compiled.readout import Head, Readout
+from manual_bptt.compiled.threads import Sums
+
+
+class Layer:
+    """A layer on a batch.
+
+    Args:
+        params: its weights, of which U (G H, D) is one.
+        cache: with x and the sizes.
+        G: how many parts, of H rows each, the weights have.
+    """
+
+    def __init__(self, params: Any, cache: Any, G: int) -> None:
+        self.params, self.cache = params, cache
+        T, B, D, H = (cache.sizes[letter] for letter in "TBDH")
+        self.sizes = T, B, D, H
+        self.chunks = threads.chunks(B, T * B * G * H * (H + D))
+        self.tall = max(tallest(n) for _, n in self.chunks)
+        self.row = columns(params.U, H)
+        self.none = np.empty(0, params.U.dtype)
+
+    def forward(self) -> Callable[[int, int], None]:
+        """The way forward, for a chunk of sequences; it fills what the cache holds."""
+        raise NotImplementedError
+
+    def backward(
+        self, dstates: Any, dlast: Any, *, taps: bool = True
+    ) -> Callable[..., tuple[float, Sums]]:
+        """The way back, for a chunk of sequences, with a head from the loss on: the loss, the sums.
+
+        Cotangents that are None are zero. Without taps, the intermediate ones are not kept.
+        """
+        raise NotImplementedError
+
+    def grads(self, parts: Sequence[Sums]) -> Any:
+        """The gradients, from what each thread found; in the order of the chunks."""
+        raise NotImplementedError
+
+    def outputs(self) -> Sequence[Array]:
+        """All states (T, B, H), the output first."""
+        raise NotImplementedError
+
+    def run_forward(self) -> Any:
+        """All chunks forward: the cache, whose states nobody may change any more."""
+        run = self.forward()
+        threads.run([partial(run, *chunk) for chunk in self.chunks])
+        for s in self.outputs():
+            s.flags.writeable = False
+        return self.cache
+
+    def run_backward(self, dstates: Any, dlast: Any) -> Any:
+        """All chunks back: the gradients."""
+        run = self.backward(dstates, dlast)
+        found = threads.run([partial(run, *chunk) for chunk in self.chunks])
+        return self.grads([sums for _, sums in found])
+
+    def from_the_loss(self, readout: Readout) -> tuple[Any, Any, Array, Array | None]:
+        """Forward and back with the readout above: the loss, the gradients, ∂L/∂V and ∂L/∂c."""
+        forward, backward = self.forward(), self.backward(None, None, taps=False)
+
+        def run(first_b: int, n: int) -> tuple[float, Sums, Head]:
+            forward(first_b, n)
+            head = readout.head()
+            return *backward(first_b, n, head), head
+
+        found = threads.run([partial(run, *chunk) for chunk in self.chunks])
+        losses, sums, heads = zip(*found, strict=True)
+        loss = self.none.dtype.type(sum(losses))
+        return loss, self.grads(sums), *readout.grads(heads)
+
+
+def kept(tap: Array, like: Array) -> Any:
+    """An intermediate cotangent in the shape of `like`, or None where it was not wanted."""
+    return tap.reshape(like.shape) if len(tap) else None

@@ -1,0 +1,324 @@
+"""The LSTM, equations (1) to (14) and (17) of `manual_bptt.lstm`, compiled.
+
+    (1)  a_t = U x_t + W h_{t-1} + b,  four parts: i f g o
+    (2)  i_t = σ(aⁱ_t),  f_t = σ(aᶠ_t + φ)
+    (3)  g_t = tanh(aᵍ_t)
+    (4)  c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
+    (5)  o_t = σ(aᵒ_t)
+    (6)  h_t = o_t ⊙ tanh(c_t)
+
+    (8)  ∂h_t = ∂L/∂h_t + Wᵀ δ_{t+1}
+    (9)  δᵒ_t = ∂h_t ⊙ tanh(c_t) ⊙ σ′(o_t)
+    (10) ∂c_t = ∂L/∂c_t + ∂h_t ⊙ o_t ⊙ tanh′(c_t) + ∂c_{t+1} ⊙ f_{t+1}
+    (11) δⁱ_t = ∂c_t ⊙ g_t ⊙ σ′(i_t),  δᶠ_t = ∂c_t ⊙ c_{t-1} ⊙ σ′(f_t)
+    (12) δᵍ_t = ∂c_t ⊙ i_t ⊙ tanh′(g_t)
+    (13) ∂L/∂W = Σ_t δ_t h_{t-1}ᵀ
+    (14) ∂L/∂U = Σ_t δ_t x_tᵀ,  ∂L/∂b = Σ_t δ_t
+    (17) ∂L/∂x_t = Uᵀ δ_t,  ∂L/∂h_0 = Wᵀ δ_1,  ∂L/∂c_0 = ∂c_1 ⊙ f_1
+
+The cell without peepholes and projection, which are for `manual_bptt.lstm` alone. How the work is
+shared out is said in `manual_bptt.compiled.rnn`. A loop here writes one array: then the compiler
+knows with a few comparisons that it overlaps none of those that are read, and uses vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numba import njit
+
+from manual_bptt import lstm
+from manual_bptt._door import Array
+from manual_bptt.compiled.blocks import (
+    add_to,
+    back,
+    bias,
+    carry_over,
+    columns,
+    forth,
+    put,
+    take,
+    whole,
+)
+from manual_bptt.compiled.functions import like, sigmoid, tanh
+from manual_bptt.compiled.inputs import ahead, behind, collect, inputs, project
+from manual_bptt.compiled.layer import Layer, kept
+from manual_bptt.compiled.machine import FUSED, PLAIN, ROWS, TALLEST
+from manual_bptt.compiled.product import product
+from manual_bptt.compiled.readout import Head, read_out
+from manual_bptt.compiled.threads import Sums, total
+
+Both = tuple[Array, Array]
+"""Of h and of c."""
+
+Params, States, Cache, Grads, init = lstm.Params, lstm.States, lstm.Cache, lstm.Grads, lstm.init
+
+
+@njit(**FUSED)
+def step_forward(a, before, c, h, row):
+    """(2) to (6) of one step and one sequence; a becomes the gates where it stands."""
+    i, f, g, o = a[:row], a[row : 2 * row], a[2 * row : 3 * row], a[3 * row :]
+    i_and_f = a[: 2 * row]
+    # (2) i_t = σ(aⁱ_t),  f_t = σ(aᶠ_t + φ); φ is in the bias
+    for j in range(2 * row):
+        i_and_f[j] = sigmoid(i_and_f[j])
+    # (3) g_t = tanh(aᵍ_t)
+    for j in range(row):
+        g[j] = tanh(g[j])
+    # (4) c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
+    for j in range(row):
+        c[j] = f[j] * before[j] + i[j] * g[j]
+    # (5) o_t = σ(aᵒ_t)
+    for j in range(row):
+        o[j] = sigmoid(o[j])
+    # (6) h_t = o_t ⊙ tanh(c_t)
+    for j in range(row):
+        h[j] = o[j] * tanh(c[j])
+
+
+@njit(**FUSED)
+def step_backward(gates, before, c, dh, dc, delta, row):
+    """(9) to (12) of one step and one sequence.
+
+    What is in dc is ∂c_t but for its share of ∂h_t, and then ∂c_t ⊙ f_t. Where δᵍ_t will be is
+    tanh(c_t) on the way.
+    """
+    one = like(1.0, c[0])
+    i, f, g, o = gates[:row], gates[row : 2 * row], gates[2 * row : 3 * row], gates[3 * row :]
+    d_i, d_f = delta[:row], delta[row : 2 * row]
+    d_g, d_o = delta[2 * row : 3 * row], delta[3 * row :]
+    tanh_c = d_g
+    for j in range(row):
+        tanh_c[j] = tanh(c[j])
+    # (9) δᵒ_t = ∂h_t ⊙ tanh(c_t) ⊙ σ′(o_t)
+    for j in range(row):
+        d_o[j] = dh[j] * tanh_c[j] * (o[j] * (one - o[j]))
+    # (10) ∂c_t = ∂L/∂c_t + ∂h_t ⊙ o_t ⊙ tanh′(c_t) + ∂c_{t+1} ⊙ f_{t+1}
+    for j in range(row):
+        dc[j] += dh[j] * o[j] * ((one - tanh_c[j]) * (one + tanh_c[j]))
+    # (11) δⁱ_t = ∂c_t ⊙ g_t ⊙ σ′(i_t),  δᶠ_t = ∂c_t ⊙ c_{t-1} ⊙ σ′(f_t)
+    for j in range(row):
+        d_i[j] = dc[j] * g[j] * (i[j] * (one - i[j]))
+    for j in range(row):
+        d_f[j] = dc[j] * before[j] * (f[j] * (one - f[j]))
+    # (12) δᵍ_t = ∂c_t ⊙ i_t ⊙ tanh′(g_t)
+    for j in range(row):
+        d_g[j] = dc[j] * i[j] * ((one - g[j]) * (one + g[j]))
+    # (10) what goes on to step t - 1
+    for j in range(row):
+        dc[j] *= f[j]
+
+
+@njit(**PLAIN)
+def forward_chunk(given, h0, c0, Ut, b, Wt, gates, all_h, all_c, sizes, first_b, n, tall):
+    """(1) to (6) for n sequences of the batch."""
+    T, B, H = sizes
+    wide, row = len(b), len(b) // 4
+    steps, step = min(T, max(1, ROWS // n)), n * row
+    a = np.zeros(4 * steps * step, all_h.dtype)
+    h = np.zeros((steps + 1) * step, all_h.dtype)  # of the step before the block too
+    c = np.zeros((steps + 1) * step, all_h.dtype)
+    scratch = np.empty(steps * n * given.D, all_h.dtype)
+    take(h0, 0, 1, B, first_b, n, 1, H, h, 0, row)
+    take(c0, 0, 1, B, first_b, n, 1, H, c, 0, row)
+    for t in range(0, T, steps):
+        last = min(T, t + steps)
+        # (1) U x_t + b, for all steps of the block
+        project(given, Ut, b, t, last, B, first_b, n, scratch, a)
+        for k in range(last - t):
+            # (1) … + W h_{t-1}
+            product(h, k * step, row, 1, Wt, 0, 0, a, 4 * k * step, wide, n, wide, H, tall, True)
+            for r in range(k * n, (k + 1) * n):
+                here, now, then = r * wide, r * row, (r + n) * row
+                step_forward(
+                    a[here : here + wide], c[now : now + row],
+                    c[then : then + row], h[then : then + row], row,
+                )  # fmt: skip
+        put(a, 0, row, gates, t, last, B, first_b, n, 4, H)
+        put(h, step, row, all_h, t, last, B, first_b, n, 1, H)
+        put(c, step, row, all_c, t, last, B, first_b, n, 1, H)
+        end = (last - t) * step
+        carry_over(h, end, 0, step)
+        carry_over(c, end, 0, step)
+
+
+@njit(**PLAIN)
+def backward_chunk(
+    given, h0, c0, gates, all_h, all_c, U, W, head, dstates, dlast,
+    sums, dx, dh0, dc0, delta, sizes, first_b, n, tall,
+):  # fmt: skip
+    """(8) to (17) for n sequences of the batch, and the readout before it where there is one."""
+    T, B, H = sizes
+    dU, dW, db = sums
+    given_h, given_c = dstates
+    wide, row = len(db), len(db) // 4
+    steps, step = min(T, max(1, ROWS // n)), n * row
+    h, c = np.zeros((steps + 1) * step, all_h.dtype), np.zeros((steps + 1) * step, all_h.dtype)
+    a, d = np.zeros(4 * steps * step, all_h.dtype), np.zeros(4 * steps * step, all_h.dtype)
+    dh = np.zeros(steps * step, all_h.dtype)
+    each_dc = np.zeros(steps * step if len(given_c) else 0, all_h.dtype)
+    scratch = np.empty(steps * n * columns(all_h, given.D), all_h.dtype)
+    carried, dc = np.zeros(step, all_h.dtype), np.zeros(step, all_h.dtype)
+    loss = 0.0
+    # (8), (10) what reaches the last states from beyond the last step
+    take(dlast[0], 0, 1, B, first_b, n, 1, H, carried, 0, row)
+    take(dlast[1], 0, 1, B, first_b, n, 1, H, dc, 0, row)
+    for t in range((T - 1) // steps * steps, -1, -steps):
+        last = min(T, t + steps)
+        rows = (last - t) * n
+        take(gates, t, last, B, first_b, n, 4, H, a, 0, row)
+        if t:
+            take(all_h, t - 1, last, B, first_b, n, 1, H, h, 0, row)
+            take(all_c, t - 1, last, B, first_b, n, 1, H, c, 0, row)
+        else:
+            take(h0, 0, 1, B, first_b, n, 1, H, h, 0, row)
+            take(c0, 0, 1, B, first_b, n, 1, H, c, 0, row)
+            take(all_h, 0, last, B, first_b, n, 1, H, h, step, row)
+            take(all_c, 0, last, B, first_b, n, 1, H, c, step, row)
+        if head is not None:
+            loss += read_out(head, h, step, row, H, t, last, B, first_b, n, dh)
+        else:
+            take(given_h, t, last, B, first_b, n, 1, H, dh, 0, row)
+        if len(given_c):
+            take(given_c, t, last, B, first_b, n, 1, H, each_dc, 0, row)
+        for k in range(last - t - 1, -1, -1):
+            # (8) ∂h_t = ∂L/∂h_t + Wᵀ δ_{t+1}
+            add_to(dh[k * step : (k + 1) * step], carried)
+            # (10) ∂L/∂c_t + ∂c_{t+1} ⊙ f_{t+1}
+            if len(given_c):
+                add_to(dc, each_dc[k * step : (k + 1) * step])
+            for b in range(n):
+                r = k * n + b
+                here, now, then = r * wide, r * row, (r + n) * row
+                step_backward(
+                    a[here : here + wide], c[now : now + row], c[then : then + row],
+                    dh[now : now + row], dc[b * row : (b + 1) * row], d[here : here + wide], row,
+                )  # fmt: skip
+            product(d, 4 * k * step, wide, 1, W, 0, 0, carried, 0, row, n, row, wide, tall, False)
+        # (13) ∂L/∂W = Σ_t δ_t h_{t-1}ᵀ
+        product(h, 0, 1, row, d, 0, wide, dW, 0, wide, H, wide, rows, TALLEST, True)
+        # (14) and (17) for the input: ∂L/∂U, ∂L/∂b, ∂L/∂x_t
+        collect(given, U, d, t, last, B, first_b, n, scratch, dU, db, dx)
+        if len(delta):
+            put(d, 0, row, delta, t, last, B, first_b, n, 4, H)
+    # (17) ∂L/∂h_0 = Wᵀ δ_1,  ∂L/∂c_0 = ∂c_1 ⊙ f_1
+    put(carried, 0, row, dh0, 0, 1, B, first_b, n, 1, H)
+    put(dc, 0, row, dc0, 0, 1, B, first_b, n, 1, H)
+    return loss
+
+
+class LongShortTerm(Layer):
+    """The LSTM on a batch; φ is added to the bias."""
+
+    def __init__(self, params: lstm.Params, cache: lstm.Cache, offset: float = 0.0) -> None:
+        super().__init__(params, cache, 4)
+        self.given = inputs(cache.x, params.U.shape[1], params.U)
+        self.start = cache.h0.reshape(-1), cache.c0.reshape(-1)
+        self.kept = cache.gates.reshape(-1), cache.h.reshape(-1), cache.c.reshape(-1)
+        self.offset = offset
+
+    def outputs(self) -> Sequence[Array]:
+        """All states, the output first."""
+        return self.cache.h, self.cache.c
+
+    def forward(self) -> Callable[[int, int], None]:
+        """Equations (1) to (6) for a chunk of sequences."""
+        U, W, b = self.params[:3]
+        T, B, _, H = self.sizes
+        row = self.row
+        Ut, Wt = ahead(self.given, U, H, row), forth(W, H, row, self.tall)
+        b = bias(b, 4, H, row, U)
+        b[row : row + H] += self.offset
+
+        def run(first_b: int, n: int) -> None:
+            forward_chunk(
+                self.given, *self.start, Ut, b, Wt, *self.kept, (T, B, H), first_b, n, self.tall
+            )
+
+        return run
+
+    def backward(
+        self, dstates: Both | None, dlast: Both | None, *, taps: bool = True
+    ) -> Callable[..., tuple[float, Sums]]:
+        """Equations (8) to (17) for a chunk of sequences, with a head from the loss on."""
+        U, W = self.params[:2]
+        T, B, D, H = self.sizes
+        row = self.row
+        again, onward = behind(self.given, U, H, row), back(W, H, row, self.tall)
+        each = (self.none, self.none) if dstates is None else tuple(d.reshape(-1) for d in dstates)
+        last = tuple(d.reshape(-1) for d in dlast or (np.zeros_like(s) for s in self.start))
+        self.dx = np.empty_like(self.given.x)
+        self.dh0, self.dc0 = (np.empty_like(s) for s in self.start)
+        self.delta = np.empty_like(self.kept[0]) if taps else self.none
+
+        def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
+            sums = tuple(np.zeros(4 * N * row, U.dtype) for N in (D, H, 1))
+            loss = backward_chunk(
+                self.given, *self.start, *self.kept, again, onward, head, each, last,
+                sums, self.dx, self.dh0, self.dc0, self.delta, (T, B, H), first_b, n, self.tall,
+            )  # fmt: skip
+            return loss, sums
+
+        return run
+
+    def grads(self, parts: Sequence[Sums]) -> lstm.Grads:
+        """What the threads found, put together."""
+        x, h0, c0, gates = self.cache[:4]
+        _, _, D, H = self.sizes
+        dU, dW, db = (
+            whole(a, N, H, self.row) for a, N in zip(total(parts), (D, H, 1), strict=True)
+        )
+        return lstm.Grads(
+            U=dU,
+            W=dW,
+            b=None if self.params.b is None else db[:, 0],
+            p=None,
+            P=None,
+            x=self.dx.reshape(x.shape),
+            h0=self.dh0.reshape(h0.shape),
+            c0=self.dc0.reshape(c0.shape),
+            delta=kept(self.delta, gates),
+        )
+
+
+def layer(
+    params: lstm.Params,
+    x: Array,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    *,
+    forget_offset: float = 0.0,
+) -> LongShortTerm:
+    """The layer on a batch, its states still to be computed; arguments as in `forward`."""
+    sizes, params, x, h0, c0, offset = lstm._opened(params, x, h0, c0, forget_offset)
+    if params.p is not None or params.P is not None:
+        raise ValueError("params: expected no peepholes and no projection, got some")
+    T, B, H = (sizes[letter] for letter in "TBH")
+    gates, h, c = (np.empty((T, B, n * H), h0.dtype) for n in (4, 1, 1))
+    return LongShortTerm(params, lstm.Cache(x, h0, c0, gates, h, c, sizes, "numba"), offset)
+
+
+def forward(
+    params: lstm.Params,
+    x: Array,
+    h0: Array | None = None,
+    c0: Array | None = None,
+    *,
+    forget_offset: float = 0.0,
+) -> tuple[lstm.States, lstm.Cache]:
+    """Equations (1) to (6), as `manual_bptt.lstm.forward`."""
+    cache: lstm.Cache = layer(params, x, h0, c0, forget_offset=forget_offset).run_forward()
+    return lstm.States(cache.h, cache.c), cache
+
+
+def backward(
+    params: lstm.Params,
+    cache: lstm.Cache,
+    dstates: lstm.States,
+    dlast: lstm.States | None = None,
+) -> lstm.Grads:
+    """Equations (8) to (17), as `manual_bptt.lstm.backward`."""
+    params, each, last = lstm._opened_backward(params, cache, dstates, dlast)
+    grads: lstm.Grads = LongShortTerm(params, cache).run_backward(each, last)
+    return grads

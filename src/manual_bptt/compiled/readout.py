@@ -1,0 +1,128 @@
+"""The readout of a block: equations (3) to (7) of `manual_bptt.readout`, for class indices.
+
+    (3) z_t = V s_t + c
+    (4) o_t = softmax(z_t)
+    (5) L_t = -log o_{t,y}
+    (6) ∂L/∂z_t = o_t - y_t
+    (7) ∂L/∂V = Σ_t (o_t - y_t) s_tᵀ,  ∂L/∂c = Σ_t (o_t - y_t);  ∂L/∂s_t = Vᵀ (o_t - y_t)
+
+The logits of a block are made, turned into o_t - y_t where they stand, used, and forgotten.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+
+from manual_bptt import readout
+from manual_bptt._door import Array
+from manual_bptt.compiled.blocks import add_rows, back, bias, columns, forth, repeat
+from manual_bptt.compiled.functions import exp
+from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
+from manual_bptt.compiled.product import product
+from manual_bptt.compiled.threads import total
+
+
+class Head(NamedTuple):
+    """What a thread needs of the readout, and where it adds what it finds."""
+
+    Vt: Any  # Vᵀ (H, C), packed
+    V: Any  # (C, H), packed
+    c: Any  # (C,), up to a whole vector
+    C: int
+    targets: Any  # T·B class indices, -1 for a step without loss
+    dloss: Any
+    dV: Any  # (C, row)  # noqa: N815
+    dc: Any  # as c
+
+
+class Readout:
+    """The readout on a batch: its weights as the products read them."""
+
+    def __init__(self, params: readout.Params, targets: Array, row: int, dloss: float) -> None:
+        self.params, self.targets, self.row = params, targets.reshape(-1), row
+        V, c = params
+        self.C, self.H = V.shape
+        self.width = columns(V, self.C)
+        # as the logits are on the right of Vᵀ, and on the left of V
+        self.Vt, self.V = (
+            forth(V, self.C, self.width, TALLEST),
+            back(V, self.C, self.width, TALLEST),
+        )
+        self.c = bias(c, 1, self.C, self.width, V)
+        self.dloss = V.dtype.type(dloss)
+
+    def head(self) -> Head:
+        """For one thread."""
+        dV, dc = (np.zeros(n, self.c.dtype) for n in (self.C * self.row, self.width))
+        return Head(self.Vt, self.V, self.c, self.C, self.targets, self.dloss, dV, dc)
+
+    def grads(self, heads: Sequence[Head]) -> tuple[Array, Array | None]:
+        """∂L/∂V and ∂L/∂c, from what each thread found."""
+        dV, dc = total([(head.dV, head.dc) for head in heads])
+        dV = np.ascontiguousarray(dV.reshape(self.C, self.row)[:, : self.H])
+        return dV, None if self.params.c is None else dc[: self.C]
+
+
+@njit(**{**PLAIN, "fastmath": True})
+def _sum(z):
+    """In whatever order is fastest."""
+    total = z[0] - z[0]
+    for j in range(len(z)):
+        total += z[j]
+    return total
+
+
+@njit(**{**PLAIN, "fastmath": True})
+def _largest(z):
+    most = z[0]
+    for j in range(len(z)):
+        most = max(most, z[j])
+    return most
+
+
+@njit(**FUSED)
+def _exponentials(z, most):
+    for j in range(len(z)):
+        z[j] = exp(z[j] - most)
+
+
+@njit(**PLAIN)
+def read_out(head, s, at, row, H, t, last, B, first_b, n, ds):
+    """The loss of a block of states, in float64; ∂L/∂s goes to `ds`, ∂L/∂V and ∂L/∂c are added."""
+    Vt, V, c, C, targets, dloss, dV, dc = head
+    rows = (last - t) * n
+    width = columns(s, C)
+    z = np.empty(rows * width, s.dtype)
+    # (3) z_t = V s_t + c
+    repeat(c, z, rows)
+    product(s, at, row, 1, Vt, 0, 0, z, 0, width, rows, width, H, TALLEST, True)
+    loss = 0.0
+    for r in range(rows):
+        line = z[r * width : r * width + C]
+        y = targets[(t + r // n) * B + first_b + r % n]
+        if y < 0:
+            for j in range(C):
+                line[j] = 0
+            continue
+        # (4) o_t = softmax(z_t)
+        most = _largest(line)
+        right = line[y] - most
+        _exponentials(line, most)  # e^z cannot overflow; softmax does not change
+        total = _sum(line)
+        # (5) L_t = -log o_{t,y}
+        loss += math.log(total) - right
+        # (6) ∂L/∂z_t = o_t - y_t
+        scale = dloss / total
+        for j in range(C):
+            line[j] *= scale
+        line[y] -= dloss
+    # (7) ∂L/∂V = Σ_t (o_t - y_t) s_tᵀ,  ∂L/∂c = Σ_t (o_t - y_t);  ∂L/∂s_t = Vᵀ (o_t - y_t)
+    product(z, 0, 1, width, s, at, row, dV, 0, row, C, row, rows, TALLEST, True)
+    add_rows(z, rows, dc)
+    product(z, 0, width, 1, V, 0, 0, ds, 0, row, rows, row, width, TALLEST, False)
+    return loss

@@ -1,0 +1,67 @@
+"""Which thread takes which sequences of a batch, and running them side by side."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import TypeVar
+
+from manual_bptt import _door
+from manual_bptt._door import Array
+
+R = TypeVar("R")
+
+Sums = tuple[Array, ...]
+"""What a thread adds up for each of the weights."""
+
+WORTH_IT = 1_000_000
+"""Products of two numbers below which another thread costs more than it brings: some 20 µs."""
+
+_count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_pool: ThreadPoolExecutor | None = None
+
+
+def use(count: int) -> None:
+    """Let so many threads share a batch; at first as many as the process has cores.
+
+    Results are the same bit for bit for the same number. Raises `TypeError` or `ValueError` for
+    anything but an int of at least 1.
+    """
+    global _count, _pool
+    _count = _door.size("count", count)
+    if _pool is not None:
+        _pool.shutdown()
+    _pool = None
+
+
+def chunks(B: int, work: int) -> list[tuple[int, int]]:
+    """The first of its sequences and their number, for each thread that gets some."""
+    many = min(_count, B, max(1, work // WORTH_IT))
+    ends = [B * k // many for k in range(many + 1)]
+    return [(b, end - b) for b, end in pairwise(ends)]
+
+
+def run(jobs: Sequence[Callable[[], R]]) -> list[R]:
+    """What each job returns; the first runs in the calling thread."""
+    global _pool
+    first, *others = jobs
+    if others and _pool is None:
+        _pool = ThreadPoolExecutor(_count - 1, thread_name_prefix="manual_bptt")
+    waiting = [_pool.submit(job) for job in others] if _pool else []
+    return [first(), *(job.result() for job in waiting)]
+
+
+def total(parts: Sequence[Sums]) -> list[Array]:
+    """The sums of all threads, added up in the order of the chunks."""
+    return [sum(each[1:], start=each[0]) for each in zip(*parts, strict=True)]
+
+
+def _forget() -> None:
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):  # threads do not live on in a child
+    os.register_at_fork(after_in_child=_forget)
