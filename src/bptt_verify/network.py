@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,29 +17,13 @@ import manual_bptt.readout
 import manual_bptt.rnn
 from bptt_verify.pair import Index, Pair
 from bptt_verify.pairs import CELLS
-from bptt_verify.pairs.article import ACTIVATIONS
+from bptt_verify.pairs.article import RNN
 from bptt_verify.pairs.cells import Cell
 from bptt_verify.pairs.sequences import Part
 from manual_bptt.network import Grads, Network, Params
 
 Arrays = dict[str, Any]
 
-
-def _states(params: Any, x: Any, s0: Any, *, activation: str, delta: Any) -> Any:
-    """The states alone, as a cell has it."""
-    return jax_ref.rnn.forward(params, x, s0, activation, delta)[1]
-
-
-RNN = Cell(
-    name="rnn",
-    by_hand=manual_bptt.rnn,
-    twin=cast(ModuleType, SimpleNamespace(forward=_states)),
-    weights={"U": "H D", "W": "H H", "b": "H"},
-    states={"s": "H"},
-    taps={"delta": "H"},
-    options={"activation": ACTIVATIONS},
-    shown={},
-)
 
 TRAINED: Mapping[str, Cell] = {
     "rnn": RNN,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import jax_ref.gru
 import jax_ref.gru_before
 import jax_ref.lstm
@@ -207,3 +209,8 @@ REGISTRY: dict[str, Pair] = {
         )
     },
 }
+
+if find_spec("numba") is not None:
+    from bptt_verify.pairs.compiled import PAIRS as COMPILED
+
+    REGISTRY |= COMPILED

@@ -7,7 +7,7 @@ same twin.
 from __future__ import annotations
 
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -21,6 +21,7 @@ import manual_bptt.readout
 import manual_bptt.rnn
 import manual_bptt.training
 from bptt_verify.pair import Equation, Index, Mask, Odd, Pair, Probability
+from bptt_verify.pairs.cells import Cell
 from manual_bptt import activations
 from manual_bptt.activations import Activation
 
@@ -133,6 +134,24 @@ def rnn_pair(layer: ModuleType = manual_bptt.rnn, *, indices: bool = False) -> P
         optional={"s", "last"},
         equations=_equations(*shown, *([] if indices else ["dx"])),
     )
+
+
+def _states(params: Any, x: Any, s0: Any, *, activation: str, delta: Any) -> Any:
+    """The states alone, as a cell has it."""
+    return jax_ref.rnn.forward(params, x, s0, activation, delta)[1]
+
+
+RNN = Cell(
+    name="rnn",
+    by_hand=manual_bptt.rnn,
+    twin=cast(ModuleType, SimpleNamespace(forward=_states)),
+    weights={"U": "H D", "W": "H H", "b": "H"},
+    states={"s": "H"},
+    taps={"delta": "H"},
+    options={"activation": ACTIVATIONS},
+    shown={},
+)
+"""The layer as what is made of cells takes it."""
 
 
 # --- the readout: (3) to (7)
