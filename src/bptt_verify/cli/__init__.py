@@ -27,6 +27,7 @@ app = App(
 )
 app.command("bptt_verify.cli.verify:verify", name="verify")
 app.command("bptt_verify.cli.mutants:mutants", name="mutants")
+app.command("bptt_verify.cli.bench:bench", name="bench")
 app.command("bptt_verify.cli.train:train", name="train")
 app.command("bptt_verify.cli.gradients:gradients", name="gradients")
 

@@ -1,0 +1,1 @@
+"""Manual against autodiff: whole training gradients, timed so that a sceptic can believe it."""

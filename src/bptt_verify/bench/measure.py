@@ -1,0 +1,92 @@
+"""Interleaved rounds, and what is made of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from bptt_verify.bench.check import check, checked
+from bptt_verify.bench.contestants import CONTESTANTS
+from bptt_verify.bench.process import Process
+from bptt_verify.bench.work import Work
+
+DRAWS = 2000
+"""Of the bootstrap."""
+
+
+def measure(
+    work: Work,
+    names: Sequence[str],
+    *,
+    rounds: int,
+    threads: int,
+    said: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """One point of the grid: every contestant's seconds in each round, as JSON has it.
+
+    Before anything is timed, the gradients of all are held against the twin.
+
+    Raises `WrongGradientError` for one outside of its band, and `ContestError` for a contestant
+    that cannot do its work.
+    """
+    processes: list[Process] = []
+    small = checked(work)
+    try:
+        for name in names:
+            said(f"preparing {name}")
+            processes.append(Process(name, work, small, threads))
+        said("comparing gradients with the twin")
+        worst = check(small, {p.name: p.first for p in processes if p.first})
+        seconds: dict[str, list[float]] = {name: [] for name in names}
+        order = np.random.default_rng(0)
+        for k in range(rounds):
+            said(f"round {k + 1} of {rounds}")
+            for at in order.permutation(len(processes)):
+                seconds[processes[at].name].append(processes[at].round())
+    finally:
+        for process in processes:
+            process.close()
+    return {
+        "cell": work.cell,
+        "dtype": work.dtype,
+        "sizes": dict(zip("TBDHC", work.sizes, strict=True)),
+        "operations": work.operations,
+        "threads": threads,
+        "seconds": seconds,
+        "prepare": {p.name: p.prepared for p in processes},
+        "memory": {p.name: p.memory for p in processes},
+        "band": {"sequences": small.sizes[1], "worst": worst},
+        "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def best(point: dict[str, Any], side: str) -> str | None:
+    """The contestant of that side with the lowest median; None for none."""
+    names = [n for n in point["seconds"] if CONTESTANTS[n].side == side]
+    return min(names, key=lambda n: float(np.median(point["seconds"][n])), default=None)
+
+
+def ratio(point: dict[str, Any], ours: str, theirs: str) -> tuple[float, float, float]:
+    """How many times as long theirs takes: the median over rounds, and its 95 % interval.
+
+    The interval is that of the bootstrap over rounds, in which both ran one after the other.
+    """
+    a, b = (np.array(point["seconds"][name]) for name in (ours, theirs))
+    ratios = b / a
+    drawn = np.random.default_rng(0).integers(0, len(ratios), (DRAWS, len(ratios)))
+    low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def geometric_mean(values: Iterable[float]) -> float:
+    """Of ratios."""
+    return float(np.exp(np.mean(np.log(list(values)))))
+
+
+def spread(seconds: Sequence[float]) -> float:
+    """Half the range of the middle half of the rounds, relative to the median."""
+    low, middle, high = np.quantile(seconds, [0.25, 0.5, 0.75])
+    return float((high - low) / 2 / middle)

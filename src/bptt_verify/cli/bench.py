@@ -1,0 +1,172 @@
+"""`bptt bench`: manual against autodiff."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from cyclopts import Parameter
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bptt_verify.bench.check import WrongGradientError
+from bptt_verify.bench.contestants import CONTESTANTS
+from bptt_verify.bench.measure import best, geometric_mean, measure, ratio, spread
+from bptt_verify.bench.process import ContestError
+from bptt_verify.bench.work import GRID, MODULES, QUICK, Work
+from bptt_verify.cli.console import UsageError, Whole, check_writable, console, progress, write_json
+from bptt_verify.render import versions_line
+from bptt_verify.report import versions
+
+NOISY = 0.05
+"""A spread of the rounds above this is said."""
+
+
+def bench(
+    *,
+    cell: list[str] | None = None,
+    dtype: Literal["float32", "float64"] = "float32",
+    quick: bool = False,
+    rounds: Whole = 15,
+    threads: Whole = 0,
+    seed: Whole = 0,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+) -> int:
+    """Time the hand-written gradients beside autodiff: the loss of a layer and all its gradients.
+
+    Each contestant has a process of its own, which stands still when it is not its turn; rounds are
+    interleaved; all gradients are held against the twin before anything is timed, and what comes
+    before the first step (compiling) is apart. Ends with exit code 1 when a gradient is wrong.
+
+    Example: `bptt bench --quick --cell lstm --json bench.json`
+
+    Parameters
+    ----------
+    cell
+        rnn, lstm or gru; more than one may be given. All of them by default.
+    dtype
+        Of weights, input and gradients.
+    quick
+        Three small points of the grid, few contestants and rounds: under two minutes.
+    rounds
+        How often each contestant is timed.
+    threads
+        Cores that a contestant may use; 0 for all.
+    seed
+        Kept for the common form of the commands: what is drawn is always the same.
+    json_file
+        Write every time that was measured there, as JSON.
+    """
+    check_writable(json_file)
+    cells = cell or list(MODULES)
+    for name in cells:
+        if name not in MODULES:
+            raise UsageError(f"--cell: expected one of {', '.join(MODULES)}, got {name}")
+    if rounds < 1:
+        raise UsageError(f"--rounds: expected at least 1, got {rounds}")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = threads or cores or 1
+    names = [n for n, c in CONTESTANTS.items() if find_spec(c.needs) is not None]
+    if quick:
+        names = [n for n in names if "unroll" not in n or n == "jax hoisted, unroll 4"]
+        rounds = min(rounds, 5)
+    points: list[dict[str, Any]] = []
+    with progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
+        task = bar.add_task("")
+        for work in (Work(c, sizes, dtype) for c in cells for sizes in (QUICK if quick else GRID)):
+            where = f"{work.cell} {' '.join(map(str, work.sizes))}"
+
+            def said(what: str, where: str = where) -> None:
+                bar.update(task, description=f"{where}: {what}")
+
+            try:
+                points.append(measure(work, names, rounds=rounds, threads=threads, said=said))
+            except (WrongGradientError, ContestError) as error:
+                console.print(f"{error}", style="red", markup=False, soft_wrap=True)
+                return 1
+    machine = {"cpu": _cpu(), "cores": cores, "threads": threads, **versions()}
+    if json_file is not None:
+        write_json(json_file, {"machine": machine, "points": points})
+    show(machine, points)
+    missing = [c.needs for n, c in CONTESTANTS.items() if n not in names and not quick]
+    for package in dict.fromkeys(missing):
+        console.print(f"{package} is not installed, so it takes no part", style="yellow")
+    return 0
+
+
+def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
+    """Tables from what was measured."""
+    for cell in dict.fromkeys(point["cell"] for point in points):
+        mine = [point for point in points if point["cell"] == cell]
+        table = Table(title=f"{cell}, {mine[0]['dtype']}: loss and all gradients, medians")
+        for heading in ("T B D H C", "ours, ms", "GFLOP/s"):
+            table.add_column(heading, justify="right")
+        for heading in ("autodiff / ours", "torch.nn / ours", "products / ours", "memory"):
+            table.add_column(heading, justify="right")
+        ratios: dict[str, list[float]] = {"autodiff": [], "torch.nn": []}
+        for point in mine:
+            ours = best(point, "ours")
+            assert ours is not None
+            cells = []
+            for side in ("autodiff", "torch.nn", "measure"):
+                theirs = best(point, side)
+                if theirs is None:
+                    cells.append("")
+                    continue
+                middle, low, high = ratio(point, ours, theirs)
+                if side in ratios:
+                    ratios[side].append(middle)
+                cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})")
+            seconds = float(np.median(point["seconds"][ours]))
+            table.add_row(
+                " ".join(str(n) for n in point["sizes"].values()),
+                f"{1e3 * seconds:.3f}",
+                f"{point['operations'] / seconds / 1e9:.0f}",
+                *cells,
+                _memory(point, ours),
+            )
+        console.print(table)
+        for side, found in ratios.items():
+            if found:
+                console.print(
+                    f"{side} / ours: geometric mean {geometric_mean(found):.2f}, "
+                    f"from {min(found):.2f} to {max(found):.2f}"
+                )
+    noisy = [
+        (point, name)
+        for point in points
+        for name, seconds in point["seconds"].items()
+        if spread(seconds) > NOISY
+    ]
+    if noisy:
+        console.print(
+            f"{len(noisy)} of {sum(len(p['seconds']) for p in points)} medians are of rounds that "
+            f"differ by more than {NOISY:.0%}: something else runs on this machine, or its clock "
+            "changes; stop what runs, or take more rounds",
+            style="yellow",
+            soft_wrap=True,
+        )
+    console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")
+    console.print(versions_line())
+
+
+def _memory(point: dict[str, Any], ours: str) -> str:
+    """MiB above the level before the step: ours and that of autodiff."""
+    theirs = best(point, "autodiff")
+    levels = [point["memory"][n] for n in (ours, theirs) if n is not None]
+    if None in levels:
+        return ""
+    return " / ".join(f"{level['peak'] - level['idle']:.0f}" for level in levels)
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,94 @@
+import json
+
+import numpy as np
+import pytest
+
+from bptt_verify.bench import contestants
+from bptt_verify.bench.check import WrongGradientError, check, checked
+from bptt_verify.bench.measure import best, geometric_mean, measure, ratio, spread
+from bptt_verify.bench.process import ContestError, Process
+from bptt_verify.bench.work import BLOCKS, Work
+from bptt_verify.cli import main
+
+# That the benchmark works; what it measures is for benchmarks, not for tests.
+
+SMALL = (5, 2, 3, 4, 6)
+NAMES = ("numpy", "jax in the scan, unroll 1", "torch.nn", "bare products")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("cell", BLOCKS)
+def test_every_contestant_has_the_gradients_of_the_twin(cell, dtype):
+    work = Work(cell, SMALL, dtype)
+    found = {
+        name: {k: np.array(v) for k, v in c.prepare(work)().items()}
+        for name, c in contestants.CONTESTANTS.items()
+        if c.side != "measure" and ("unroll" not in name or dtype == "float32")
+    }
+    assert max(check(work, found).values()) < 1
+
+
+def test_a_wrong_gradient_is_found_before_anything_is_timed():
+    work = Work("gru", SMALL)
+    found = contestants.CONTESTANTS["numpy"].prepare(work)()
+    wrong = {**found, "W": found["W"] * np.float32(1.001)}
+    with pytest.raises(WrongGradientError, match=r"mine, .*gru.*: dW: "):
+        check(work, {"mine": wrong})
+
+
+def test_where_the_band_takes_too_much_memory_fewer_sequences_are_compared():
+    assert checked(Work("rnn", SMALL)).sizes == SMALL
+    T, B, *_ = checked(Work("lstm", (1000, 64, 64, 128, 64))).sizes
+    assert (T, B) == (1000, 1)
+
+
+def test_a_point_has_every_time_and_says_what_was_compared():
+    point = measure(Work("rnn", SMALL), NAMES, rounds=3, threads=1)
+    assert all(len(seconds) == 3 and min(seconds) > 0 for seconds in point["seconds"].values())
+    assert set(point["seconds"]) == set(point["prepare"]) == set(NAMES)
+    assert set(point["band"]["worst"]) == set(NAMES[:-1])
+    assert best(point, "autodiff") == NAMES[1]
+    middle, low, high = ratio(point, "numpy", NAMES[1])
+    assert low <= middle <= high
+    json.dumps(point)
+
+
+def test_a_contestant_that_fails_is_named(monkeypatch):
+    work = Work("rnn", (5, 2, 3, 4, 0))
+    with pytest.raises(ContestError, match=r"^numpy: ValueError: "):
+        Process("numpy", work, work, 1)
+
+
+def test_figures_are_what_they_are_called():
+    assert geometric_mean([2, 8]) == pytest.approx(4)
+    assert spread([1.0, 1.0, 1.0]) == 0
+    point = {"seconds": {"a": [1.0, 2.0, 4.0], "b": [2.0, 6.0, 8.0]}}
+    assert ratio(point, "a", "b") == (2.0, 2.0, 3.0)
+
+
+def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bptt_verify.cli.bench.QUICK", (SMALL,))
+    monkeypatch.setattr(
+        "bptt_verify.cli.bench.CONTESTANTS",
+        {name: contestants.CONTESTANTS[name] for name in NAMES},
+    )
+    out = tmp_path / "bench.json"
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--quick", "--cell", "rnn", "--rounds", "2", "--json", str(out)])
+    assert end.value.code == 0
+    assert set(json.loads(out.read_text())) == {"machine", "points"}
+    assert "5 2 3 4 6" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--cell", "transformer"], "--cell: expected one of rnn, lstm, gru, got transformer"),
+        (["--rounds", "0"], "--rounds: expected at least 1, got 0"),
+    ],
+)
+def test_a_wrong_argument_is_named(words, said, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["bench", *words])
+    assert end.value.code == 2
+    assert said in capsys.readouterr().err
