@@ -41,7 +41,7 @@ def compiled(engine: str | None, layer: str, lacks: str = "") -> ModuleType | No
     lacks something.
     """
     named = _known(engine)
-    chosen = named or _preferred or ("numba" if _installed() else "numpy")
+    chosen = named or _preferred or ("numba" if installed() else "numpy")
     if chosen == "numpy" or (lacks and named is None):
         return None
     if lacks:
@@ -60,12 +60,13 @@ def _known(engine: str | None) -> str | None:
     if engine is not None and engine not in ENGINES:
         names = ", ".join(ENGINES)
         raise ValueError(f"engine: expected one of {names} or None, got {engine!r}")
-    if engine == "numba" and not _installed():
+    if engine == "numba" and not installed():
         raise ValueError(
             "engine: 'numba' is not installed here; python -m pip install 'manual-bptt[fast]'"
         )
     return engine
 
 
-def _installed() -> bool:
+def installed() -> bool:
+    """Whether numba is there."""
     return find_spec("numba") is not None

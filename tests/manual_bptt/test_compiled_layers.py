@@ -123,7 +123,7 @@ def test_what_is_not_compiled_is_said():
 
 
 def test_without_numba_it_is_said_how_to_get_it(monkeypatch):
-    monkeypatch.setattr(engines, "_installed", lambda: False)
+    monkeypatch.setattr(engines, "installed", lambda: False)
     params, x, _ = draw(rnn)
     with pytest.raises(ValueError, match=r"engine: 'numba' is not installed here; python -m pip"):
         rnn.forward(params, x, engine="numba")

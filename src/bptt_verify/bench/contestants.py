@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,8 @@ class Contestant:
     Args:
         prepare: from the work to the step.
         needs: the package that has to be installed.
-        side: "ours", or that of the rivals: "autodiff" or "torch.nn".
+        side: "ours", that of the rivals, "autodiff" or "torch.nn", or what is no rival: "drop-in",
+            "measure".
     """
 
     prepare: Callable[[Work], Step]
@@ -106,13 +108,14 @@ def autodiff(work: Work, *, hoisted: bool, unroll: int) -> Step:
     return step
 
 
-def torch_nn(work: Work) -> Step:
-    """PyTorch: nn.RNN, nn.LSTM or nn.GRU under nn.Linear, by its own autograd."""
+def torch_nn(work: Work, package: str) -> Step:
+    """RNN, LSTM or GRU of the package under nn.Linear, by PyTorch's autograd."""
     import torch
     from torch import nn
 
+    layers = import_module(package)
     _, _, D, H, C = work.sizes
-    layer = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[work.cell](D, H)
+    layer = getattr(layers, work.cell.upper())(D, H)
     head = nn.Linear(H, C)
     kind = getattr(torch, work.dtype)
     layer, head = layer.to(kind), head.to(kind)
@@ -188,6 +191,9 @@ CONTESTANTS: Mapping[str, Contestant] = {
         for place in ("hoisted", "in the scan")
         for unroll in (1, 4, 8)
     },
-    "torch.nn": Contestant(torch_nn, "torch", "torch.nn"),
+    "torch.nn": Contestant(partial(torch_nn, package="torch.nn"), "torch", "torch.nn"),
+    "numba in torch": Contestant(
+        partial(torch_nn, package="manual_bptt.torch"), "torch", "drop-in"
+    ),
     "bare products": Contestant(products, "numpy", "measure"),
 }
