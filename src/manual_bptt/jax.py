@@ -1,0 +1,266 @@
+"""The hand-written way back inside JAX: layers whose gradients are the derivation, not autodiff's.
+
+    from manual_bptt import lstm
+    from manual_bptt.jax import lstm as layer  # layer(params, x) -> h, c
+
+Each function is a `jax.custom_vjp`, so that it works under `jit`, `grad`, `vmap` and `scan`, on
+whatever device and in whatever float dtype JAX has the arrays. Weights are any object with the
+fields of the cell's `Params`, such as that tuple itself, which JAX knows as a tree. The equations
+are those of `manual_bptt.rnn`, `manual_bptt.lstm` and `manual_bptt.gru`, with their numbers. The
+way back is itself made of plain JAX, so reverse mode goes through it once more: a gradient of a
+gradient is right; forward mode (`jax.jvp`) is refused by JAX itself.
+
+Faster than autodiff is that nothing is summed step by step: the products of ∂L/∂U, ∂L/∂W, ∂L/∂b and
+∂L/∂x are made for all steps at once. Letters: T steps, B batch, D input size, H hidden size.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+__all__ = ["gru", "lstm", "rnn"]
+
+Array = jax.Array
+
+
+def rnn(params: Any, x: Array, s0: Array | None = None, activation: str = "tanh") -> Array:
+    """All states s (T, B, H) of the recurrent layer; their last is `s[-1]`.
+
+    Args:
+        params: U (H, D), W (H, H), b (H,) or None.
+        x: (T, B, D).
+        s0: (B, H); zeros when None.
+        activation: "tanh", "sigmoid" or "relu".
+
+    Raises `ValueError` for another activation and for shapes that do not fit.
+    """
+    if activation not in _F:
+        raise ValueError(f"activation: expected one of {', '.join(_F)}, got {activation!r}")
+    U, W, b, start = _opened(params, x, 1, [("s0", s0)])
+    return _rnn(activation, U, W, b, x, *start)
+
+
+def lstm(
+    params: Any, x: Array, h0: Array | None = None, c0: Array | None = None
+) -> tuple[Array, Array]:
+    """All outputs h and cells c, (T, B, H) each, of the LSTM without peepholes and projection.
+
+    Args:
+        params: U (4H, D), W (4H, H), b (4H,) or None, in blocks i f g o.
+        x: (T, B, D).
+        h0, c0: (B, H); zeros when None.
+
+    Raises `ValueError` for shapes that do not fit, for peepholes and for a projection.
+    """
+    for name in ("p", "P"):
+        if getattr(params, name, None) is not None:
+            raise ValueError(f"params.{name}: expected None, got an array")
+    U, W, b, start = _opened(params, x, 4, [("h0", h0), ("c0", c0)])
+    return _lstm(U, W, b, x, *start)
+
+
+def gru(params: Any, x: Array, h0: Array | None = None) -> Array:
+    """All states h (T, B, H) of the GRU that resets after the product.
+
+    Args:
+        params: U (3H, D), W (3H, H), b (3H,) or None, b_n (H,) or None, in blocks r z n.
+        x: (T, B, D).
+        h0: (B, H); zeros when None.
+
+    Raises `ValueError` for shapes that do not fit.
+    """
+    U, W, b, start = _opened(params, x, 3, [("h0", h0)])
+    b_n = getattr(params, "b_n", None)
+    return _gru(U, W, b, jnp.zeros(W.shape[1], W.dtype) if b_n is None else b_n, x, *start)
+
+
+def _opened(
+    params: Any, x: Array, blocks: int, start: list[tuple[str, Array | None]]
+) -> tuple[Array, Array, Array, list[Array]]:
+    """What a layer is given, its shapes checked, zeros for what is None."""
+    U, W, b = params.U, params.W, params.b
+    H = W.shape[-1]
+    b = jnp.zeros(blocks * H, U.dtype) if b is None else b
+    if x.ndim != 3:
+        raise ValueError(f"x: expected shape (T, B, D), got {x.shape}")
+    wanted = {
+        "params.U": (U, (blocks * H, x.shape[2])),
+        "params.W": (W, (blocks * H, H)),
+        "params.b": (b, (blocks * H,)),
+    }
+    states = []
+    for name, s in start:
+        states.append(jnp.zeros((x.shape[1], H), U.dtype) if s is None else s)
+        wanted[name] = states[-1], (x.shape[1], H)
+    for name, (array, shape) in wanted.items():
+        if array.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
+    return U, W, b, states
+
+
+def _sigmoid(a: Array) -> Array:
+    return jax.nn.sigmoid(a)
+
+
+def _dsigmoid(s: Array) -> Array:
+    """σ′ = s (1 - s)"""
+    return s * (1 - s)
+
+
+def _dtanh(s: Array) -> Array:
+    """tanh′ = 1 - s²"""
+    return (1 - s) * (1 + s)
+
+
+_F = {
+    "tanh": (jnp.tanh, _dtanh),
+    "sigmoid": (_sigmoid, _dsigmoid),
+    "relu": (lambda a: jnp.maximum(a, 0), lambda s: (s > 0).astype(s.dtype)),
+}
+
+
+def _shifted(start: Array, states: Array) -> Array:
+    """s_{t-1} of every step."""
+    return jnp.concatenate([start[None], states[:-1]])
+
+
+def _outer(delta: Array, other: Array) -> Array:
+    """Σ_t δ_t s_tᵀ, summed over the batch too."""
+    return jnp.einsum("tbg,tbn->gn", delta, other)
+
+
+# --- the recurrent layer
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _rnn(activation: str, U: Array, W: Array, b: Array, x: Array, s0: Array) -> Array:
+    return _rnn_forward(activation, U, W, b, x, s0)[0]
+
+
+def _rnn_forward(
+    activation: str, U: Array, W: Array, b: Array, x: Array, s0: Array
+) -> tuple[Array, Any]:
+    f, _ = _F[activation]
+
+    def step(s: Array, u: Array) -> tuple[Array, Array]:
+        s = f(u + s @ W.T)  # (1), (2)
+        return s, s
+
+    states = jax.lax.scan(step, s0, x @ U.T + b)[1]
+    return states, (U, W, x, s0, states)
+
+
+def _rnn_backward(activation: str, kept: Any, dstates: Array) -> tuple[Array, ...]:
+    U, W, x, s0, states = kept
+    _, df = _F[activation]
+
+    def step(carried: Array, now: tuple[Array, Array]) -> tuple[Array, Array]:
+        s, ds = now
+        delta = (ds + carried) * df(s)  # (8), (9)
+        return delta @ W, delta
+
+    ds0, delta = jax.lax.scan(step, jnp.zeros_like(s0), (states, dstates), reverse=True)
+    dW = _outer(delta, _shifted(s0, states))  # (10)
+    return _outer(delta, x), dW, delta.sum((0, 1)), delta @ U, ds0  # (11), (12)
+
+
+_rnn.defvjp(_rnn_forward, _rnn_backward)
+
+
+# --- the LSTM
+
+
+@jax.custom_vjp
+def _lstm(U: Array, W: Array, b: Array, x: Array, h0: Array, c0: Array) -> tuple[Array, Array]:
+    return _lstm_forward(U, W, b, x, h0, c0)[0]
+
+
+def _lstm_forward(
+    U: Array, W: Array, b: Array, x: Array, h0: Array, c0: Array
+) -> tuple[tuple[Array, Array], Any]:
+    def step(state: tuple[Array, Array], u: Array) -> Any:
+        h, c = state
+        a_i, a_f, a_g, a_o = jnp.split(u + h @ W.T, 4, axis=-1)  # (1)
+        i, f, g, o = _sigmoid(a_i), _sigmoid(a_f), jnp.tanh(a_g), _sigmoid(a_o)  # (2), (3), (5)
+        c = f * c + i * g  # (4)
+        h = o * jnp.tanh(c)  # (6)
+        return (h, c), (h, c, (i, f, g, o))
+
+    _, (h, c, gates) = jax.lax.scan(step, (h0, c0), x @ U.T + b)
+    return (h, c), (U, W, x, h0, c0, h, c, gates)
+
+
+def _lstm_backward(kept: Any, dstates: tuple[Array, Array]) -> tuple[Array, ...]:
+    U, W, x, h0, c0, h, c, gates = kept
+    before_c = _shifted(c0, c)
+
+    def step(carried: tuple[Array, Array], now: Any) -> Any:
+        (i, f, g, o), c, before, dh, dc = now
+        tanh_c = jnp.tanh(c)
+        dh = dh + carried[0]  # (8)
+        d_o = dh * tanh_c * _dsigmoid(o)  # (9)
+        dc = dc + carried[1] + dh * o * _dtanh(tanh_c)  # (10)
+        d_i, d_f = dc * g * _dsigmoid(i), dc * before * _dsigmoid(f)  # (11)
+        d_g = dc * i * _dtanh(g)  # (12)
+        delta = jnp.concatenate([d_i, d_f, d_g, d_o], axis=-1)
+        return (delta @ W, dc * f), delta
+
+    ends = jnp.zeros_like(h0), jnp.zeros_like(c0)
+    steps = (gates, c, before_c, *dstates)
+    (dh0, dc0), delta = jax.lax.scan(step, ends, steps, reverse=True)
+    dW = _outer(delta, _shifted(h0, h))  # (13)
+    return _outer(delta, x), dW, delta.sum((0, 1)), delta @ U, dh0, dc0  # (14), (17)
+
+
+_lstm.defvjp(_lstm_forward, _lstm_backward)
+
+
+# --- the GRU
+
+
+@jax.custom_vjp
+def _gru(U: Array, W: Array, b: Array, b_n: Array, x: Array, h0: Array) -> Array:
+    return _gru_forward(U, W, b, b_n, x, h0)[0]
+
+
+def _gru_forward(
+    U: Array, W: Array, b: Array, b_n: Array, x: Array, h0: Array
+) -> tuple[Array, Any]:
+    def step(h: Array, u: Array) -> Any:
+        u_r, u_z, u_n = jnp.split(u, 3, axis=-1)
+        v_r, v_z, v_n = jnp.split(h @ W.T, 3, axis=-1)  # (1)
+        r, z = _sigmoid(u_r + v_r), _sigmoid(u_z + v_z)  # (2)
+        q = v_n + b_n  # (3)
+        n = jnp.tanh(u_n + r * q)  # (4)
+        h = (1 - z) * n + z * h  # (5)
+        return h, (h, (r, z, n, q))
+
+    _, (h, gates) = jax.lax.scan(step, h0, x @ U.T + b)
+    return h, (U, W, x, h0, h, gates)
+
+
+def _gru_backward(kept: Any, dstates: Array) -> tuple[Array, ...]:
+    U, W, x, h0, h, gates = kept
+    before = _shifted(h0, h)
+
+    def step(carried: Array, now: Any) -> Any:
+        (r, z, n, q), before, dh = now
+        dh = dh + carried  # (6)
+        d_n = dh * (1 - z) * _dtanh(n)  # (7)
+        d_z = dh * (before - n) * _dsigmoid(z)  # (8)
+        d_r = d_n * q * _dsigmoid(r)  # (9)
+        delta = jnp.concatenate([d_r, d_z, d_n], axis=-1)
+        epsilon = jnp.concatenate([d_r, d_z, r * d_n], axis=-1)  # (10)
+        return z * dh + epsilon @ W, (delta, epsilon)
+
+    ends = jnp.zeros_like(h0)
+    dh0, (delta, epsilon) = jax.lax.scan(step, ends, (gates, before, dstates), reverse=True)
+    dW, db_n = _outer(epsilon, before), epsilon.sum((0, 1))[-h0.shape[-1] :]  # (11)
+    return _outer(delta, x), dW, delta.sum((0, 1)), db_n, delta @ U, dh0  # (12), (13)
+
+
+_gru.defvjp(_gru_forward, _gru_backward)

@@ -1,0 +1,88 @@
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from manual_bptt import gru, lstm, rnn
+from manual_bptt import jax as by_hand
+
+# What the layers inside JAX promise beside right gradients, which the verifier judges in
+# tests/bptt_verify/test_verify_dropins.py.
+
+T, B, D, H = 4, 3, 2, 5
+CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru}
+
+
+def given(name):
+    rng = np.random.default_rng(0)
+    params = CELLS[name].init(rng, D, H, dtype=np.float32)
+    return jax.tree.map(jnp.asarray, params), jnp.asarray(rng.standard_normal((T, B, D)), "float32")
+
+
+def loss(name, params, x):
+    found = getattr(by_hand, name)(params, x)
+    return sum((s * jnp.cos(s)).sum() for s in (found if isinstance(found, tuple) else (found,)))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_they_work_under_jit_vmap_and_scan(name):
+    def slope(x):
+        return jax.grad(loss, argnums=2)(name, params, x)
+
+    def scanned(several):
+        return jax.lax.scan(lambda total, x: (total + loss(name, params, x), None), 0.0, several)[0]
+
+    with jax.enable_x64(True):
+        params, x = jax.tree.map(lambda a: a.astype("float64"), given(name))
+        plain, several = slope(x), jnp.stack([x, 2 * x])
+        # the same numbers but for the order of sums, some twenty of them in a row
+        same = {"rtol": 1e-12, "atol": 1e-13}
+        np.testing.assert_allclose(jax.jit(slope)(x), plain, **same)
+        np.testing.assert_allclose(jax.vmap(slope)(several)[0], plain, **same)
+        np.testing.assert_allclose(jax.grad(scanned)(several)[0], plain, **same)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_a_gradient_of_a_gradient_is_right(name):
+    params, x = given(name)
+
+    def slope(x):
+        return (jax.grad(loss, argnums=2)(name, params, x) ** 2).sum()
+
+    with jax.enable_x64(True):
+        params, x = jax.tree.map(lambda a: a.astype("float64"), (params, x))
+        step, h = jnp.asarray(np.random.default_rng(1).standard_normal(x.shape)), 1e-5
+        along = (jax.grad(slope)(x) * step).sum()
+        difference = (slope(x + h * step) - slope(x - h * step)) / (2 * h)
+        # central differences: h² and rounding over h, both below 1e-9 of the slope
+        np.testing.assert_allclose(along, difference, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_forward_mode_is_refused(name):
+    params, x = given(name)
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(lambda x: loss(name, params, x), (x,), (x,))
+
+
+@pytest.mark.parametrize(
+    ("said", "change"),
+    [
+        (r"x: expected shape \(T, B, D\), got", {"x": jnp.zeros((T, B))}),
+        (r"params.U: expected shape \(5, 3\), got \(5, 2\)", {"x": jnp.zeros((T, B, 3))}),
+        (r"s0: expected shape \(3, 5\), got \(2, 5\)", {"s0": jnp.zeros((2, H))}),
+        (r"activation: expected one of tanh, sigmoid, relu, got 'gelu'", {"activation": "gelu"}),
+    ],
+)
+def test_what_does_not_fit_is_named(said, change):
+    params, x = given("rnn")
+    with pytest.raises(ValueError, match=said):
+        by_hand.rnn(params, **{"x": x, **change})
+
+
+def test_peepholes_are_refused():
+    params, x = given("lstm")
+    with pytest.raises(ValueError, match=r"params\.p: expected None"):
+        by_hand.lstm(SimpleNamespace(**{**params._asdict(), "p": jnp.zeros(3 * H)}), x)
