@@ -26,13 +26,13 @@ class Contestant:
 
     Args:
         prepare: from the work to the step.
-        needs: the package that has to be installed.
+        needs: the packages that have to be installed.
         side: "ours", that of the rivals, "autodiff" or "torch.nn", or what is no rival: "drop-in",
             "measure".
     """
 
     prepare: Callable[[Work], Step]
-    needs: str
+    needs: tuple[str, ...]
     side: str
 
 
@@ -182,18 +182,18 @@ def _names(work: Work) -> list[str]:
 
 
 CONTESTANTS: Mapping[str, Contestant] = {
-    "numba": Contestant(partial(manual, engine="numba"), "numba", "ours"),
-    "numpy": Contestant(partial(manual, engine="numpy"), "numpy", "ours"),
+    "numba": Contestant(partial(manual, engine="numba"), ("numba",), "ours"),
+    "numpy": Contestant(partial(manual, engine="numpy"), ("numpy",), "ours"),
     **{
         f"jax {place}, unroll {unroll}": Contestant(
-            partial(autodiff, hoisted=place == "hoisted", unroll=unroll), "jax", "autodiff"
+            partial(autodiff, hoisted=place == "hoisted", unroll=unroll), ("jax",), "autodiff"
         )
         for place in ("hoisted", "in the scan")
         for unroll in (1, 4, 8)
     },
-    "torch.nn": Contestant(partial(torch_nn, package="torch.nn"), "torch", "torch.nn"),
+    "torch.nn": Contestant(partial(torch_nn, package="torch.nn"), ("torch",), "torch.nn"),
     "numba in torch": Contestant(
-        partial(torch_nn, package="manual_bptt.torch"), "torch", "drop-in"
+        partial(torch_nn, package="manual_bptt.torch"), ("torch", "numba"), "drop-in"
     ),
-    "bare products": Contestant(products, "numpy", "measure"),
+    "bare products": Contestant(products, ("numpy",), "measure"),
 }

@@ -70,7 +70,7 @@ def bench(
         raise UsageError(f"--rounds: expected at least 1, got {rounds}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     threads = threads or cores or 1
-    names = [n for n, c in CONTESTANTS.items() if find_spec(c.needs) is not None]
+    names = [n for n, c in CONTESTANTS.items() if all(map(find_spec, c.needs))]
     if quick:
         names = [n for n in names if "unroll" not in n or n == "jax hoisted, unroll 4"]
         rounds = min(rounds, 5)
@@ -92,9 +92,9 @@ def bench(
     if json_file is not None:
         write_json(json_file, {"machine": machine, "points": points})
     show(machine, points)
-    missing = [c.needs for n, c in CONTESTANTS.items() if n not in names and not quick]
-    for package in dict.fromkeys(missing):
-        console.print(f"{package} is not installed, so it takes no part", style="yellow")
+    for package in dict.fromkeys(p for c in CONTESTANTS.values() for p in c.needs):
+        if find_spec(package) is None:
+            console.print(f"{package} is not installed, so it takes no part", style="yellow")
     return 0
 
 

@@ -99,6 +99,8 @@ def add_to(target, more):
 
 def parted(W: Array, H: int, row: int) -> Array:
     """Weights (G H, N) as (G row, N), with zeros behind each part."""
+    if row == H:
+        return W
     G, N = len(W) // H, W.shape[1]
     out = np.zeros((G, row, N), W.dtype)
     out[:, :H] = W.reshape(G, H, N)
@@ -123,10 +125,13 @@ def bias(b: Array | None, G: int, H: int, row: int, like: Array) -> Array:
     """The bias (G H,) in parts; zeros for none."""
     if b is None:
         return np.zeros(G * row, like.dtype)
-    return parted(b[:, None], H, row).reshape(-1)
+    return parted(b[:, None], H, row).reshape(-1).copy()
 
 
 def whole(summed: Array, N: int, H: int, row: int) -> Array:
     """(N, G row), a sum of xᵀ δ over rows, as the gradient (G H, N)."""
-    parts = summed.reshape(N, -1, row)[:, :, :H]  # (N, G, H)
+    rows = summed.reshape(N, -1)
+    if row == H:
+        return np.ascontiguousarray(rows.T)
+    parts = rows.reshape(N, -1, row)[:, :, :H]  # (N, G, H)
     return np.ascontiguousarray(parts.transpose(1, 2, 0)).reshape(-1, N)
