@@ -20,9 +20,6 @@ from bptt_verify.tolerance import multiplier
 SIDE_BY_SIDE = 128
 """Cases evaluated together: twice as many save nothing more."""
 
-MANY = 2000
-"""From so many cases on, two ceilings for a letter cost less than what one of them pads in vain."""
-
 Ceiling = dict[str, int]
 """Sizes to which all cases are padded."""
 
@@ -66,16 +63,15 @@ class Batches:
 
         None for cases that have to be evaluated one by one.
         """
-        step = LARGEST // 2 if len(cases) >= MANY else LARGEST
         kinds: dict[str, list[int]] = {}
         for k, case in enumerate(cases):
             short = all(case.fills[name] in ("grid", "zeros") for name in self.oracle.pair.floats)
-            kind = f"{self._ceiling(case, step)} {case.options} {short}"
+            kind = f"{self._ceiling(case)} {case.options} {short}"
             kinds.setdefault(kind, []).append(k)
         for alike in kinds.values():
             for start in range(0, len(alike), SIDE_BY_SIDE):
                 chosen = alike[start : start + SIDE_BY_SIDE]
-                ceiling = self._ceiling(cases[chosen[0]], step)
+                ceiling = self._ceiling(cases[chosen[0]])
                 here, arrays = [cases[k] for k in chosen], [drawn[k] for k in chosen]
                 try:
                     yield chosen, ceiling, self.oracle.answers(here, arrays, self.dtype, ceiling)
@@ -87,10 +83,11 @@ class Batches:
         answers = self.oracle.answers([case], [drawn], dtype, self._ceiling(case))
         return answers.of(0, self.oracle.shapes, case.sizes)
 
-    def _ceiling(self, case: Case, step: int = LARGEST) -> Ceiling:
-        """Multiples of a step, the largest size drawn, where padding changes nothing."""
+    def _ceiling(self, case: Case) -> Ceiling:
+        """A multiple of the largest size drawn, in letters whose padding changes nothing."""
         return {
-            k: math.ceil(n / step) * step if k in self.neutral else n for k, n in case.sizes.items()
+            k: math.ceil(n / LARGEST) * LARGEST if k in self.neutral else n
+            for k, n in case.sizes.items()
         }
 
     def _trials(self) -> list[Case]:

@@ -214,12 +214,15 @@ class Rounding(Interpreter):
         rows, own = self.apart(x), self.rows == len(root)
         roots = self.apart(root) if own else root[:, None]
         root = roots[:, 0]
-        reach = np.hypot(rows if own else rows[:, :1], roots)
+        reach = _root_of_squares(rows if own else rows[:, :1], roots)
         # no partial sum is larger than √terms root
         self._note_peak(np.sqrt(terms)[:, None] * root.reshape(self.cases, -1))
-        tiny = (reach < self.smallest / self.u) & (reach > 0)
-        reach[tiny] += self.smallest / self.u  # gradual underflow: the error there is absolute
-        reach[~np.isfinite(reach)] = 0  # an infinity stays
+        first = reach[:, 0]
+        tiny = (first < self.smallest / self.u) & (first > 0)
+        if tiny.any():  # gradual underflow: the error there is absolute
+            reach += np.where(tiny, self.smallest / self.u, 0)[:, None]
+        if not np.isfinite(first).all():
+            reach[~np.isfinite(reach)] = 0  # an infinity stays
         unit = self.magnified * self.u * np.sqrt(terms)
         if exact is not None:
             unit = np.where(exact, 0, unit)
@@ -329,7 +332,7 @@ class Rounding(Interpreter):
             # one of several sums in a row, which the subject may make in another order; each sample
             # has its own: terms that are 0 but for rounding may cancel
             terms = np.ones(self.cases)
-            root = np.hypot(*x)
+            root = _root_of_squares(*map(self.apart, x)).reshape(x[0].shape)
         if terms is not None:
             terms = terms * self._sums.steps.get(id(eqn), 1)
         exact = self._exact(name, x, terms)
@@ -466,6 +469,20 @@ class Rounding(Interpreter):
             if a.dtype.kind == "f":
                 finite &= ~self.any_entry(~np.isfinite(self.apart(a)[:, 0]))
         return finite
+
+
+def _root_of_squares(a: Array, b: Array) -> Array:
+    """√(a² + b²) for cases and samples, which have the first two axes.
+
+    By `np.hypot`, which is many times slower, only where squares leave the range in the first run.
+    """
+    root = np.square(a) + np.square(b)
+    np.sqrt(root, out=root)
+    first = root[:, 0]
+    astray = ~((first > 1e-140) & (first < np.inf)) & ((a[:, 0] != 0) | (b[:, 0] != 0))
+    if astray.any():
+        root = np.where(astray[:, None], np.hypot(a, b), root)
+    return root
 
 
 def check_numbers(jaxpr: Jaxpr) -> None:
