@@ -7,6 +7,7 @@ differ by rounding.
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
@@ -67,6 +68,7 @@ def _known(engine: str | None) -> str | None:
     return engine
 
 
+@cache
 def installed() -> bool:
     """Whether numba is there."""
     return find_spec("numba") is not None

@@ -48,11 +48,9 @@ class Readout:
         V, c = params
         self.C, self.H = V.shape
         self.width = columns(V, self.C)
-        # as the logits are on the right of Vᵀ, and on the left of V
-        self.Vt, self.V = (
-            forth(V, self.C, self.width, TALLEST),
-            back(V, self.C, self.width, TALLEST),
-        )
+        # from states to logits, and from logits to states
+        self.Vt = forth(V, self.C, self.width, TALLEST)
+        self.V = back(V, self.C, self.width, TALLEST)
         self.c = bias(c, 1, self.C, self.width, V)
         self.dloss = V.dtype.type(dloss)
 
