@@ -332,7 +332,8 @@ class Rounding(Interpreter):
             # one of several sums in a row, which the subject may make in another order; each sample
             # has its own: terms that are 0 but for rounding may cancel
             terms = np.ones(self.cases)
-            root = _root_of_squares(*map(self.apart, x)).reshape(x[0].shape)
+            root = _root_of_squares(*map(self.apart, x))
+            root = root.reshape(self.rows, *root.shape[2:])
         if terms is not None:
             terms = terms * self._sums.steps.get(id(eqn), 1)
         exact = self._exact(name, x, terms)
