@@ -50,7 +50,7 @@ def error(name, x, wider):
     finite = np.isfinite(rounded)
     assert np.array_equal(found[~finite], rounded[~finite])
     ulp = np.spacing(np.abs(rounded[finite])).astype(wider)
-    return float((np.abs(found[finite] - right[finite]) / ulp).max())
+    return float((np.abs(found[finite] - right[finite]) / ulp).max(initial=0))
 
 
 @pytest.mark.parametrize("name", RIGHT)

@@ -21,12 +21,13 @@ from numba.extending import intrinsic
 from manual_bptt.compiled.machine import FUSED
 
 ULP = {
-    "exp": {"float32": 0.75, "float64": 0.66},
+    "exp": {"float32": 0.77, "float64": 0.77},
     "sigmoid": {"float32": 1.48, "float64": 1.48},
-    "tanh": {"float32": 1.46, "float64": 1.46},
+    "tanh": {"float32": 1.5, "float64": 1.5},
 }
-"""The largest errors seen, in ulp of the right value: over every float32, and over a dense grid of
-float64 (tests/manual_bptt/test_compiled_functions.py)."""
+"""No error is larger, in ulp of the right value: over every float32, 0.764, 1.475 and 1.49993 at
+most, and over a dense grid of float64, 0.75, 1.42 and 1.43 of four million numbers each
+(tests/manual_bptt/test_compiled_functions.py)."""
 
 TERMS = {types.float32: 8, types.float64: 14}
 DIGITS = {types.float32: 23, types.float64: 52}
