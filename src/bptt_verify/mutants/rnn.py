@@ -29,7 +29,7 @@ DB = "db = None if b is None else delta.sum(axis=(0, 1))  # (H,)"
 DX = "dx = None if _is_indices(x) else (flat(delta) @ U).reshape(x.shape)  # (T, B, D)"
 DS0 = "ds0 = carried  # (B, H)"
 RETURN = "return Grads(dU, dW, db, dx, ds0, delta)"
-RESULT = "return states, Cache(x, s0, states, f, shapes.size)"
+RESULT = "return states, Cache(x, s0, states, f, sizes)"
 # … for class indices
 ORDER = 'order = np.argsort(x, axis=None, kind="stable")'
 ZEROS = "dU = np.zeros_like(U)  # (H, D)"
