@@ -7,7 +7,7 @@ import re
 from itertools import count
 from pathlib import Path
 
-from bptt_verify.pairs import REGISTRY
+from bptt_verify.pairs import BY_NAME, REGISTRY
 from bptt_verify.render import in_words
 from bptt_verify.report import Report
 from manual_bptt._files import replacing
@@ -81,12 +81,13 @@ def _text(name: str, report: Report, target: str, folder: Path) -> str:
             f"FILE = Path(__file__).parent / {file!r}"
         )
         load = f'(pair,) = load(f"{{FILE}}:{pair}")'
-    elif target in REGISTRY:
-        imports = "from bptt_verify import assert_verified\nfrom bptt_verify.pairs import REGISTRY"
-        load = f"pair = REGISTRY[{target!r}]"
+    elif target in BY_NAME:
+        where = "REGISTRY" if target in REGISTRY else "BY_NAME"
+        imports = f"from bptt_verify import assert_verified\nfrom bptt_verify.pairs import {where}"
+        load = f"pair = {where}[{target!r}]"
     else:
         raise ValueError(
-            f"target: expected file.py:name or one of {', '.join(REGISTRY)}, got {target!r}"
+            f"target: expected file.py:name or one of {', '.join(BY_NAME)}, got {target!r}"
         )
     versions = "  ".join(f"{package} {v}" for package, v in report.versions.items())
     lines = [*in_words(report).plain.strip().splitlines(), f"  with           {versions}"]

@@ -10,7 +10,7 @@ from typing import Any
 
 from bptt_verify.load import load
 from bptt_verify.pair import Pair
-from bptt_verify.pairs import REGISTRY
+from bptt_verify.pairs import BY_NAME
 from bptt_verify.properties import PROPERTIES
 from bptt_verify.report import Report, Row, overall
 from bptt_verify.tally import MOST_GIVEN_UP
@@ -113,8 +113,8 @@ def _whole(
     origin: str, cases: int, seed: int, dtypes: Sequence[str], options: dict[str, Any]
 ) -> list[Report]:
     """One pair in these dtypes."""
-    if origin in REGISTRY:
-        pair = replace(REGISTRY[origin], origin=origin)
+    if origin in BY_NAME:
+        pair = replace(BY_NAME[origin], origin=origin)
     else:
         (pair,) = load(origin)
     return verify_each(pair, dtypes, cases, seed, **options)

@@ -18,7 +18,7 @@ from bptt_verify.cli.console import (
     write_json,
 )
 from bptt_verify.cli.verify import EXIT, pairs_of
-from bptt_verify.pairs import REGISTRY
+from bptt_verify.pairs import BY_NAME
 from bptt_verify.render import doubts, in_words, table, versions_line
 from bptt_verify.report import Report, jsonable, overall, versions
 from bptt_verify.vectors import check as judge
@@ -114,7 +114,7 @@ def check(
         Write the reports there too, as JSON.
     """
     check_writable(json_file)
-    equations = {name: pair.equations for name, pair in REGISTRY.items()}
+    equations = {name: pair.equations for name, pair in BY_NAME.items()}
     try:
         reports, apart = judge(folder, file, only, equations=equations)
     except ValueError as error:

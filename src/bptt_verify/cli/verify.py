@@ -25,7 +25,7 @@ from bptt_verify.cli.console import (
 from bptt_verify.guard import LIMIT, LONGEST
 from bptt_verify.load import LoadError, load
 from bptt_verify.pair import Pair
-from bptt_verify.pairs import REGISTRY
+from bptt_verify.pairs import BY_NAME, REGISTRY
 from bptt_verify.render import show
 from bptt_verify.report import Report, jsonable, overall, versions
 from bptt_verify.verify import verify as run
@@ -194,15 +194,13 @@ def pairs_of(target: str | None) -> Sequence[Pair]:
     """The pairs that a target on the command line names; without one, every built-in pair."""
     if target is None:
         pairs = REGISTRY
-    elif target in REGISTRY:
-        pairs = {target: REGISTRY[target]}
+    elif target in BY_NAME:
+        pairs = {target: BY_NAME[target]}
     elif target.endswith(".py") or ".py:" in target:
         try:
             return load(target)
         except LoadError as error:
             raise UsageError(str(error)) from error
     else:
-        raise UsageError(
-            f"expected a pair ({', '.join(REGISTRY)}) or a Python file, got {target!r}"
-        )
+        raise UsageError(f"expected a pair ({', '.join(BY_NAME)}) or a Python file, got {target!r}")
     return [replace(pair, origin=name) for name, pair in pairs.items()]

@@ -38,6 +38,7 @@ from bptt_verify.pairs.sequences import (
 
 __all__ = [
     "ARTICLE",
+    "BY_NAME",
     "CELLS",
     "REGISTRY",
     "SHOWN_BY",
@@ -210,7 +211,10 @@ REGISTRY: dict[str, Pair] = {
     },
 }
 
+BY_NAME = dict(REGISTRY)
+"""What can be asked for by name: those, and the compiled layers where numba is installed."""
+
 if find_spec("numba") is not None:
     from bptt_verify.pairs.compiled import PAIRS as COMPILED
 
-    REGISTRY |= COMPILED
+    BY_NAME |= COMPILED
