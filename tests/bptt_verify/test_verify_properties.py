@@ -214,8 +214,8 @@ PLANTED = [
         "absent cotangent",
         "the last state's taken for all",
         layer(
-            "np.zeros_like(states) if dstates is None",
-            "np.ones_like(states) if dstates is None",
+            'dstates = shapes.cotangents("dstates", dstates, "T B H", states)',
+            'dstates = shapes.cotangents("dstates", dstates, "T B H", states) + (dstates is None)',
         ),
     ),
 ]
