@@ -150,6 +150,7 @@ def test_the_whole_network_is_the_layer_and_the_readout(cell, indices):
     targets, mask = rng.integers(-1, C, (T, B)), rng.random((T, B)) > 0.3
     loss, grads = network.loss_and_grads(net, params, x, targets, mask=mask, engine="numba")
     right, expected = network.loss_and_grads(net, params, x, targets, mask=mask, engine="numpy")
+    # only to see that every array is in its place; the verifier has the right tolerance
     np.testing.assert_allclose(loss, right, rtol=1e-12)
     for name, a in grads.layers[0]._asdict().items():
         b = getattr(expected.layers[0], name)

@@ -89,7 +89,9 @@ def autodiff(work: Work, *, hoisted: bool, unroll: int) -> Step:
     targets = jnp.asarray(work.targets)
 
     def loss(w: dict[str, Any]) -> Any:
-        project = lambda x: x @ w["U"].T + w["b"]  # noqa: E731
+        def project(x: Any) -> Any:
+            return x @ w["U"].T + w["b"]
+
         if hoisted:  # for all steps in one product
             xs, body = project(w["x"]), lambda state, u: cell(w, state, u)
         else:

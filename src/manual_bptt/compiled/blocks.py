@@ -12,15 +12,8 @@ import numpy as np
 from numba import njit
 
 from manual_bptt._door import Array
-from manual_bptt.compiled.machine import BYTES, PLAIN
+from manual_bptt.compiled.machine import PLAIN
 from manual_bptt.compiled.product import packed
-
-
-@njit(**PLAIN)
-def columns(array, n):
-    """n numbers as those of the array, up to a whole vector."""
-    many = BYTES // array.itemsize
-    return -(-n // many) * many
 
 
 @njit(inline="always")
@@ -41,6 +34,16 @@ def _take(source, numbers, G, N, block, at, row):
                     block[at + j] = source[here + j]
                 at += row
                 here += N
+
+
+@njit(inline="always")
+def take_from_before(start, states, t, last, B, first_b, n, N, block, row):
+    """The states of steps t … last, behind those of the step before, which may be the start."""
+    if t:
+        take(states, t - 1, last, B, first_b, n, 1, N, block, 0, row)
+    else:
+        take(start, 0, 1, B, first_b, n, 1, N, block, 0, row)
+        take(states, 0, last, B, first_b, n, 1, N, block, n * row, row)
 
 
 @njit(inline="always")
@@ -81,20 +84,18 @@ def repeat(vector, block, rows):
 
 
 @njit(**PLAIN)
-def add_rows(block, rows, total):
-    """The rows, added to the vector `total`."""
-    row = len(total)
-    for r in range(rows):
-        line = block[r * row : (r + 1) * row]
-        for j in range(row):
-            total[j] += line[j]
-
-
-@njit(**PLAIN)
 def add_to(target, more):
     """target + more, in its place"""
     for j in range(len(target)):
         target[j] += more[j]
+
+
+@njit(**PLAIN)
+def add_rows(block, rows, total):
+    """The rows, added to the vector `total`."""
+    row = len(total)
+    for r in range(rows):
+        add_to(total, block[r * row : (r + 1) * row])
 
 
 def parted(W: Array, H: int, row: int) -> Array:

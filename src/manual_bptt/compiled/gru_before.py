@@ -33,17 +33,17 @@ from manual_bptt.compiled.blocks import (
     back,
     bias,
     carry_over,
-    columns,
     forth,
     put,
     take,
+    take_from_before,
     whole,
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
-from manual_bptt.compiled.inputs import ahead, behind, collect, inputs, project
+from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
 from manual_bptt.compiled.machine import FUSED, PLAIN, ROWS, TALLEST
-from manual_bptt.compiled.product import product
+from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
 
@@ -161,11 +161,7 @@ def backward_chunk(
         last = min(T, t + steps)
         rows = (last - t) * n
         take(gates, t, last, B, first_b, n, 3, H, u, 0, row)
-        if t:
-            take(all_h, t - 1, last, B, first_b, n, 1, H, h, 0, row)
-        else:
-            take(h0, 0, 1, B, first_b, n, 1, H, h, 0, row)
-            take(all_h, 0, last, B, first_b, n, 1, H, h, step, row)
+        take_from_before(h0, all_h, t, last, B, first_b, n, H, h, row)
         if head is not None:
             loss += read_out(head, h, step, row, H, t, last, B, first_b, n, dh)
         else:
@@ -208,7 +204,6 @@ class Gated(Layer):
 
     def __init__(self, params: gru_before.Params, cache: gru_before.Cache) -> None:
         super().__init__(params, cache, 3)
-        self.given = inputs(cache.x, params.U.shape[1], params.U)
         self.h0 = cache.h0.reshape(-1)
         self.kept = cache.gates.reshape(-1), cache.h.reshape(-1)
 

@@ -15,9 +15,9 @@ import numpy as np
 from numba import njit
 
 from manual_bptt._door import Array
-from manual_bptt.compiled.blocks import add_rows, back, columns, forth, parted, put, repeat, take
+from manual_bptt.compiled.blocks import add_rows, add_to, back, forth, parted, put, repeat, take
 from manual_bptt.compiled.machine import TALLEST
-from manual_bptt.compiled.product import product
+from manual_bptt.compiled.product import columns, product
 
 
 class Inputs(NamedTuple):
@@ -58,9 +58,7 @@ def project(given, Ut, b, t, last, B, first_b, n, scratch, u):
         for step in range(t, last):
             for k in range(n):
                 chosen = classes[step * B + first_b + k] * wide
-                line, column = u[r : r + wide], Ut[chosen : chosen + wide]
-                for j in range(wide):
-                    line[j] += column[j]
+                add_to(u[r : r + wide], Ut[chosen : chosen + wide])
                 r += wide
     else:
         take(x, t, last, B, first_b, n, 1, D, scratch, 0, D)
@@ -78,9 +76,7 @@ def collect(given, U, d, t, last, B, first_b, n, scratch, dU, db, dx):
         for step in range(t, last):
             for k in range(n):
                 chosen = classes[step * B + first_b + k] * wide
-                line, column = d[r : r + wide], dU[chosen : chosen + wide]
-                for j in range(wide):
-                    column[j] += line[j]
+                add_to(dU[chosen : chosen + wide], d[r : r + wide])
                 r += wide
     else:
         take(x, t, last, B, first_b, n, 1, D, scratch, 0, D)

@@ -14,8 +14,8 @@ import numpy as np
 
 from manual_bptt._door import Array
 from manual_bptt.compiled import threads
-from manual_bptt.compiled.blocks import columns
-from manual_bptt.compiled.product import tallest
+from manual_bptt.compiled.inputs import inputs
+from manual_bptt.compiled.product import columns, tallest
 from manual_bptt.compiled.readout import Head, Readout
 from manual_bptt.compiled.threads import Sums
 
@@ -36,6 +36,7 @@ class Layer:
         self.chunks = threads.chunks(B, T * B * G * H * (H + D))
         self.tall = max(tallest(n) for _, n in self.chunks)
         self.row = columns(params.U, H)
+        self.given = inputs(cache.x, D, params.U)
         self.none = np.empty(0, params.U.dtype)
 
     def forward(self) -> Callable[[int, int], None]:

@@ -35,17 +35,17 @@ from manual_bptt.compiled.blocks import (
     back,
     bias,
     carry_over,
-    columns,
     forth,
     put,
     take,
+    take_from_before,
     whole,
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
-from manual_bptt.compiled.inputs import ahead, behind, collect, inputs, project
+from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
 from manual_bptt.compiled.machine import FUSED, PLAIN, ROWS, TALLEST
-from manual_bptt.compiled.product import product
+from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
 
@@ -168,14 +168,8 @@ def backward_chunk(
         last = min(T, t + steps)
         rows = (last - t) * n
         take(gates, t, last, B, first_b, n, 4, H, a, 0, row)
-        if t:
-            take(all_h, t - 1, last, B, first_b, n, 1, H, h, 0, row)
-            take(all_c, t - 1, last, B, first_b, n, 1, H, c, 0, row)
-        else:
-            take(h0, 0, 1, B, first_b, n, 1, H, h, 0, row)
-            take(c0, 0, 1, B, first_b, n, 1, H, c, 0, row)
-            take(all_h, 0, last, B, first_b, n, 1, H, h, step, row)
-            take(all_c, 0, last, B, first_b, n, 1, H, c, step, row)
+        take_from_before(h0, all_h, t, last, B, first_b, n, H, h, row)
+        take_from_before(c0, all_c, t, last, B, first_b, n, H, c, row)
         if head is not None:
             loss += read_out(head, h, step, row, H, t, last, B, first_b, n, dh)
         else:
@@ -213,7 +207,6 @@ class LongShortTerm(Layer):
 
     def __init__(self, params: lstm.Params, cache: lstm.Cache, offset: float = 0.0) -> None:
         super().__init__(params, cache, 4)
-        self.given = inputs(cache.x, params.U.shape[1], params.U)
         self.start = cache.h0.reshape(-1), cache.c0.reshape(-1)
         self.kept = cache.gates.reshape(-1), cache.h.reshape(-1), cache.c.reshape(-1)
         self.offset = offset

@@ -44,12 +44,6 @@ def lanes(itemsize: int) -> int:
     return BYTES // itemsize
 
 
-def padded(n: int, itemsize: int) -> int:
-    """The least whole number of vectors that holds n numbers, in numbers."""
-    width = lanes(itemsize)
-    return -(-n // width) * width
-
-
 PLAIN: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 """How everything here is compiled: once for each machine, free to run beside other threads, and
 without a check of every division, which would keep loops from running on vectors."""

@@ -151,6 +151,13 @@ def _build_tile(
 
 
 @njit(**PLAIN)
+def columns(array, n):
+    """n numbers as those of the array, up to a whole vector."""
+    many = BYTES // array.itemsize
+    return -(-n // many) * many
+
+
+@njit(**PLAIN)
 def tallest(m: int) -> int:
     """The most rows of a tile, where m rows are cut in tiles of about the same number."""
     return -(-m // -(-m // TALLEST))
@@ -169,10 +176,10 @@ def _wide(tall: int, left: int) -> int:
 def packed(b, b_row, b_column, k, n, tall):
     """B (k, n) as tiles of at most `tall` rows read it: each stretch of columns from end to end.
 
-    Element (l, j) is b[step * b_row + j * b_column]. Columns up to a whole vector are zeros.
+    Element (l, j) is b[l * b_row + j * b_column]. Columns up to a whole vector are zeros.
     """
     many = BYTES // b.itemsize
-    whole = -(-n // many) * many
+    whole = columns(b, n)
     out = np.zeros(k * whole, b.dtype)
     at = j = 0
     while j < whole:

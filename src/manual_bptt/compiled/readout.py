@@ -20,10 +20,10 @@ from numba import njit
 
 from manual_bptt import readout
 from manual_bptt._door import Array
-from manual_bptt.compiled.blocks import add_rows, back, bias, columns, forth, repeat
+from manual_bptt.compiled.blocks import add_rows, back, bias, forth, repeat
 from manual_bptt.compiled.functions import exp
 from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
-from manual_bptt.compiled.product import product
+from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.threads import total
 
 

@@ -24,11 +24,20 @@ from manual_bptt import rnn
 from manual_bptt._door import Array
 from manual_bptt.activations import Activation
 from manual_bptt.compiled.activations import KINDS, activate, reach_through
-from manual_bptt.compiled.blocks import back, bias, carry_over, columns, forth, put, take, whole
-from manual_bptt.compiled.inputs import ahead, behind, collect, inputs, project
+from manual_bptt.compiled.blocks import (
+    back,
+    bias,
+    carry_over,
+    forth,
+    put,
+    take,
+    take_from_before,
+    whole,
+)
+from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
 from manual_bptt.compiled.machine import PLAIN, ROWS, TALLEST
-from manual_bptt.compiled.product import product
+from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
 
@@ -79,11 +88,7 @@ def backward_chunk(
     for t in range((T - 1) // steps * steps, -1, -steps):
         last = min(T, t + steps)
         rows = (last - t) * n
-        if t:
-            take(states, t - 1, last, B, first_b, n, 1, H, s, 0, row)
-        else:
-            take(s0, 0, 1, B, first_b, n, 1, H, s, 0, row)
-            take(states, 0, last, B, first_b, n, 1, H, s, step, row)
+        take_from_before(s0, states, t, last, B, first_b, n, H, s, row)
         if head is not None:
             loss += read_out(head, s, step, row, H, t, last, B, first_b, n, ds)
         else:
@@ -109,7 +114,6 @@ class Recurrent(Layer):
 
     def __init__(self, params: rnn.Params, cache: rnn.Cache) -> None:
         super().__init__(params, cache, 1)
-        self.given = inputs(cache.x, params.U.shape[1], params.U)
         self.s0, self.states = cache.s0.reshape(-1), cache.states.reshape(-1)
         self.f = KINDS.index(cache.activation.name)
 
