@@ -76,26 +76,29 @@ def campaign(arguments: argparse.Namespace) -> None:
 
     def look(cases: list[Case]) -> None:
         nonlocal given_up, beside
-        drawn = [judge.drawn(case) for case in cases]
-        for chosen, ceiling, answers in judge.batches.together(cases, drawn):
-            assert answers is not None  # no built-in twin branches
-            ran = [judge.run(pair, cases[k], drawn[k], dtype, again=False) for k in chosen]
-            sizes = [cases[k].sizes for k in chosen]
+        for chosen, ceiling in judge.batches.together(cases):
+            drawn = [judge.drawn(case) for case in chosen]
+            answers = judge.oracle.answers(chosen, drawn, dtype, ceiling)
+            ran = [
+                judge.run(pair, *both, dtype, again=False)
+                for both in zip(chosen, drawn, strict=True)
+            ]
+            sizes = [case.sizes for case in chosen]
             judged = judge.side_by_side(answers, ran, sizes, ceiling)
-            for j, (k, found) in enumerate(zip(chosen, judged, strict=True)):
+            for j, (case, found) in enumerate(zip(chosen, judged, strict=True)):
                 if found is None:  # more than m σ, or beside a kink, or padded badly
-                    found = judge.one(cases[k])
+                    found = judge.one(case)
                 if found is None:
                     given_up += 1
                     continue
                 if not all(c.ok for c in found.values()):
-                    alarms.append(str(cases[k]))
+                    alarms.append(str(case))
                 elif answers.undecided[j]:  # beside a kink: had it disagreed it would be given up
                     beside += 1
                     continue
                 error, row = max((c.error, row) for row, c in found.items())
                 worst.append(m * error)
-                strays.append((m * error, row, str(cases[k])))
+                strays.append((m * error, row, str(case)))
                 if len(worst) % 8 == 0:
                     look_at_bands(answers.of(j, judge.oracle.shapes, sizes[j]))
         strays.sort(reverse=True)

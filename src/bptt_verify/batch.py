@@ -1,24 +1,27 @@
 """Many cases at once: those of one kind are padded to a ceiling shape and evaluated side by side.
 
 Reading the jaxpr costs the same for one case as for thirty, and tracing is paid once for a ceiling.
+What is padded costs as much as what is not: of many cases, small ones and large ones stand apart.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
 
-from bptt_verify.draw import LARGEST, Case, Drawn, realise
-from bptt_verify.interpreter import MixedError
-from bptt_verify.oracle import Answer, Answers, Oracle
+from bptt_verify.draw import LARGEST, Case, Drawn, entries, realise
+from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.tolerance import multiplier
 
-SIDE_BY_SIDE = 128
-"""Cases evaluated together: twice as many save nothing more."""
+SIDE_BY_SIDE = 256
+"""Cases evaluated together, up to half more or fewer: twice as many save nothing more."""
+
+FEW = 192
+"""Fewer cases are not set apart: with half as many, what a batch costs once is too much."""
 
 Ceiling = dict[str, int]
 """Sizes to which all cases are padded."""
@@ -56,27 +59,46 @@ class Batches:
             self.oracle.neutral = found if together else set()
         return self.oracle.neutral
 
-    def together(
-        self, cases: Sequence[Case], drawn: Sequence[Drawn]
-    ) -> Iterator[tuple[list[int], Ceiling, Answers | None]]:
-        """Which cases stand side by side, at which sizes, and the answers.
-
-        None for cases that have to be evaluated one by one.
-        """
-        kinds: dict[str, list[int]] = {}
-        for k, case in enumerate(cases):
+    def together(self, cases: Sequence[Case]) -> Iterator[tuple[list[Case], Ceiling]]:
+        """All cases, so many side by side, and the sizes they are padded to."""
+        kinds: dict[str, list[Case]] = {}
+        for case in cases:
             short = all(case.fills[name] in ("grid", "zeros") for name in self.oracle.pair.floats)
             kind = f"{self._ceiling(case)} {case.options} {short}"
-            kinds.setdefault(kind, []).append(k)
+            kinds.setdefault(kind, []).append(case)
         for alike in kinds.values():
-            for start in range(0, len(alike), SIDE_BY_SIDE):
-                chosen = alike[start : start + SIDE_BY_SIDE]
-                ceiling = self._ceiling(cases[chosen[0]])
-                here, arrays = [cases[k] for k in chosen], [drawn[k] for k in chosen]
-                try:
-                    yield chosen, ceiling, self.oracle.answers(here, arrays, self.dtype, ceiling)
-                except MixedError:
-                    yield chosen, ceiling, None
+            for ceiling, apart in self._apart(alike, self._ceiling(alike[0]), {}):
+                yield from ((chosen, ceiling) for chosen in _shares(apart))
+
+    def _apart(
+        self, cases: list[Case], ceiling: Ceiling, above: Ceiling
+    ) -> Iterator[tuple[Ceiling, list[Case]]]:
+        """These cases in groups, each with a ceiling as low as pays.
+
+        All their sizes are above `above`, 0 in a letter that it lacks. As long as both parts have
+        enough cases, they part at the middle of the letter that saves most.
+        """
+        saved = 0
+        for letter in sorted(self.neutral):
+            low = above.get(letter, 0)
+            middle = (low + ceiling[letter]) // 2
+            smaller = [case for case in cases if case.sizes[letter] <= middle]
+            if middle == low or not FEW <= len(smaller) <= len(cases) - FEW:
+                continue
+            lower = {**ceiling, letter: middle}
+            less = len(smaller) * (self._entries(ceiling) - self._entries(lower))
+            if less > saved:
+                saved, best = less, (letter, middle, lower, smaller)
+        if not saved:
+            yield ceiling, cases
+            return
+        letter, middle, lower, smaller = best
+        larger = [case for case in cases if case.sizes[letter] > middle]
+        yield from self._apart(smaller, lower, above)
+        yield from self._apart(larger, ceiling, {**above, letter: middle})
+
+    def _entries(self, sizes: Ceiling) -> int:
+        return entries(self.oracle.pair, sizes)
 
     def answer(self, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Answer:
         """The oracle's answer for one case, padded: so many shapes share one trace."""
@@ -125,3 +147,10 @@ class Batches:
         ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
         padded = self.oracle.answers([case], [drawn], self.dtype, ceiling)
         return self.confirms(case, drawn, padded.of(0, self.oracle.shapes, case.sizes))
+
+
+def _shares(cases: list[Case]) -> list[list[Case]]:
+    """These cases in equal parts."""
+    parts = max(1, round(len(cases) / SIDE_BY_SIDE))
+    borders = [len(cases) * k // parts for k in range(parts + 1)]
+    return [cases[a:b] for a, b in pairwise(borders)]

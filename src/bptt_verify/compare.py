@@ -42,6 +42,13 @@ class Comparison(NamedTuple):
         return not self.problem
 
 
+def worse(old: Comparison, new: Comparison) -> Comparison:
+    """The worse of two of the same row; sharp if either is, exact if both are."""
+    worst = new if new.error > old.error else old
+    sharp, exact = old.sharp or new.sharp, old.exact and new.exact
+    return worst._replace(sharp=sharp, exact=exact, doubt=old.doubt or new.doubt)
+
+
 class Wrong(NamedTuple):
     """Stands for a value that is no array of the declared shape and dtype."""
 

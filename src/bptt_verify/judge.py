@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify import draw, local, properties, subject
-from bptt_verify.batch import Batches
-from bptt_verify.compare import Comparison, compare, compare_padded
+from bptt_verify.batch import Batches, Ceiling
+from bptt_verify.compare import Comparison, compare, compare_padded, worse
 from bptt_verify.draw import Case, Drawn
+from bptt_verify.interpreter import MixedError
 from bptt_verify.oracle import Answer, Answers, Oracle
 from bptt_verify.pair import Pair
 from bptt_verify.properties.trial import Ask
@@ -34,7 +35,10 @@ TWICE = 256
 MOST_OVER_TIME = 3
 """After so many cases that passed the time limit no more are run."""
 
-CONFIRMED = 512
+MANY = 2048
+"""From so many cases on, a few samples come first: most cases pass by them, and are no news."""
+
+CONFIRMED = 2048
 """Of so many cases that pass side by side, one is judged by itself as well."""
 
 
@@ -80,29 +84,64 @@ class Judge:
         self.properties = properties.of(pair)
         self._passed: dict[str, int] = {}
         self._failed = set[str]()
+        self._worst: Rows = {}
         self._ran = 0
         self._late = 0
 
     def all(self, cases: Sequence[Case]) -> Iterator[tuple[Case, Rows | None]]:
         """`one` for many cases, in an order that suits."""
-        drawn = [self.drawn(case) for case in cases]
-        for chosen, ceiling, answers in self.batches.together(cases, drawn):
-            if answers is None:
-                yield from ((cases[k], self.one(cases[k])) for k in chosen)
+        for chosen, ceiling in self.batches.together(cases):
+            thrifty = self._ran >= MANY
+            drawn = [self.drawn(case) for case in chosen]
+            ran = map(self._run_next, chosen, drawn)
+            here = [
+                (case, d, r) for case, d, r in zip(chosen, drawn, ran, strict=True) if r is not None
+            ]
+            if here:
+                yield from self._together(here, ceiling, thrifty=thrifty)
+
+    def _together(
+        self, here: Sequence[tuple[Case, Drawn, Ran]], ceiling: Ceiling, *, thrifty: bool
+    ) -> Iterator[tuple[Case, Rows | None]]:
+        """Cases side by side, of which the subject has run.
+
+        Thrifty: a few samples do for a case of which they say nothing new.
+        """
+        cases, drawn, ran = zip(*here, strict=True)
+        sizes = [case.sizes for case in cases]
+        try:
+            answers = self.oracle.answers(cases, drawn, self.dtype, ceiling, thrifty=thrifty)
+        except MixedError:  # they have to be evaluated one by one
+            for case, d, r in here:
+                yield case, self._verdict(self.oracle.answer(case, d, self.dtype), r)
+            return
+        doubtful = []
+        judged = self.side_by_side(answers, ran, sizes, ceiling)
+        for k, ((case, d, r), found) in enumerate(zip(here, judged, strict=True)):
+            if thrifty and (found is None or self._is_news(found)):
+                doubtful.append(here[k])
                 continue
-            ran = [self._run_next(cases[k], drawn[k]) for k in chosen]
-            sizes = [cases[k].sizes for k in chosen]
-            judged = self.side_by_side(answers, [one or Ran({}, {}) for one in ran], sizes, ceiling)
-            for j, (k, one, found) in enumerate(zip(chosen, ran, judged, strict=True)):
-                if one is None:
-                    continue
-                if found is None:
-                    found = self._verdict(answers.of(j, self.oracle.shapes, sizes[j]), one)
-                if self._to_be_confirmed(cases[k], found):
-                    answer = self.oracle.answer(cases[k], drawn[k], self.dtype)
-                    found = self._verdict(answer, one)
-                    self._failed |= _wrong(found or {})
-                yield cases[k], found
+            if found is None:
+                found = self._verdict(answers.of(k, self.oracle.shapes, case.sizes), r)
+            if self._to_be_confirmed(case, found):
+                found = self._verdict(self.oracle.answer(case, d, self.dtype), r)
+                self._failed |= _wrong(found or {})
+            for name, c in (found or {}).items():
+                self._worst[name] = worse(self._worst.get(name, c), c)
+            yield case, found
+        if doubtful:
+            yield from self._together(doubtful, ceiling, thrifty=False)
+
+    def _is_news(self, found: Rows) -> bool:
+        """Whether the case could change what is known: by a larger error, or a sharp band."""
+        known = self._worst
+        return any(
+            name not in known
+            or c.error > known[name].error
+            or (c.sharp and not known[name].sharp)
+            or (known[name].exact and not c.exact)
+            for name, c in found.items()
+        )
 
     def _run_next(self, case: Case, drawn: Drawn) -> Ran | None:
         """The subject; None once it passed its time limit too often."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import partial, reduce
 from typing import Any
 
 import jax
@@ -29,8 +29,8 @@ from jax.extend import core as jax_core
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from numpy.typing import NDArray
 
-from bptt_verify.interpreter import Interpreter, one_by_one
-from bptt_verify.noise import Noise
+from bptt_verify.interpreter import Interpreter, inner, is_float, one_by_one
+from bptt_verify.noise import EVERY, Noise
 from bptt_verify.primitives import (
     ADDING,
     COMPARE,
@@ -42,7 +42,6 @@ from bptt_verify.primitives import (
     MULTIPLYING,
     POLES,
     ROUNDED,
-    SAMPLES,
     STEPPED,
     SUMMING,
     VANISHING,
@@ -52,6 +51,9 @@ from bptt_verify.sums import Sums
 from bptt_verify.tolerance import LIBRARY
 
 Array = NDArray[Any]
+
+AT_HAND = 2**16
+"""So many numbers are worked on in one go: what is made on the way stays in the cache."""
 
 CANCELLED = 1e-3
 """A sum that is so much smaller than its terms may be 0 but for rounding."""
@@ -69,6 +71,7 @@ class Rounding(Interpreter):
             exact is not moved. Then a tie, at the kink of relu say, is one in every honest program;
             but σ is that of this very formula, and no band for another.
         follow: comparisons come out in every sample as in the unperturbed run.
+        samples: the numbers of those to evaluate.
     """
 
     def __init__(
@@ -80,8 +83,11 @@ class Rounding(Interpreter):
         cases: int = 1,
         short: bool = False,
         follow: bool = False,
+        samples: Sequence[int] = EVERY,
     ) -> None:
-        super().__init__(cases * (SAMPLES + 1))
+        self.each = 1 + len(samples)
+        """Rows of a case."""
+        super().__init__(cases * self.each)
         self.dtype = dtype
         info = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
         self.u = float(info.eps) / 2
@@ -104,7 +110,7 @@ class Rounding(Interpreter):
         """A comparison of floats came out within rounding of its tie (the kink of relu)."""
         self.peak = np.zeros(cases)
         """The largest magnitude met on the way."""
-        self._noise = Noise(rng)
+        self._noise = Noise(rng, samples)
         self._operands: dict[int, list[Array]] = {}
 
     def loop(self) -> AbstractContextManager[Callable[[], None]]:
@@ -117,17 +123,17 @@ class Rounding(Interpreter):
         """The outputs of the jaxpr, each with its σ; the first axis of all counts the cases."""
         self._sums = Sums(closed.jaxpr)
         with np.errstate(all="ignore"):  # infinities and NaN are looked at where they matter
-            spread = [np.repeat(a, SAMPLES + 1, axis=0) for a in arguments]
+            spread = [np.repeat(a, self.each, axis=0) for a in arguments]
             arrays = self.evaluate(closed.jaxpr, closed.consts, spread)
             return [(self.apart(a)[:, 0], self.sigma(a)) for a in arrays]
 
     def apart(self, x: Array) -> Array:
         """Cases and samples, which share the first axis, on axes of their own."""
-        return x.reshape(self.cases, SAMPLES + 1, *x.shape[1:])
+        return x.reshape(self.cases, self.each, *x.shape[1:])
 
     def leading(self, x: Array) -> Array:
         """The first run of each case, in the place of all its samples."""
-        return np.repeat(self.apart(x)[:, 0], SAMPLES + 1, axis=0)
+        return np.repeat(self.apart(x)[:, 0], self.each, axis=0)
 
     def sigma(self, x: Array) -> NDArray[np.float64]:
         """σ of each entry: the root mean square distance of the samples from the first run."""
@@ -201,68 +207,79 @@ class Rounding(Interpreter):
         self,
         x: Array,
         terms: NDArray[np.float64],
-        root: NDArray[np.float64],
+        summed: Sequence[Array],
         exact: NDArray[np.bool_] | None,
     ) -> Array:
         """Each sample but the first of these sums, moved by up to u times √terms of their size.
 
-        Of their own and of that of their terms, whose squares add up to root²: what a sum in any
-        order rounds on its way is as large as its terms, however small the sum, and is different
-        in every sum, also of the same numbers. The array, which nobody else holds, is overwritten.
-        The root is that of each sample, or one for them all.
+        Of their own and of that of their terms, the root of all squares: what a sum in any order
+        rounds on its way is as large as its terms, however small the sum, and is different in every
+        sum, also of the same numbers. The array, which nobody else holds, is overwritten.
+
+        `summed` has the same root as the terms: the two terms of each sample, or for all samples
+        of a case what its first run has.
         """
-        rows, own = self.apart(x), self.rows == len(root)
-        roots = self.apart(root) if own else root[:, None]
-        root = roots[:, 0]
-        reach = _root_of_squares(rows if own else rows[:, :1], roots)
+        rows = self.apart(x)
+        root = _root_of_squares(*(a[:, :1] for a in summed))[:, 0]
         # no partial sum is larger than √terms root
         self._note_peak(np.sqrt(terms)[:, None] * root.reshape(self.cases, -1))
+        unit = self.magnified * self.u * np.sqrt(terms)
+        if exact is not None:
+            unit = np.where(exact, 0, unit)
+        noise = self._noise(rows.shape[1:])
+        if same := (unit == unit[0]).all():
+            noise *= unit[0]
+        each = max(1, AT_HAND // max(1, noise.size))
+        for start in range(0, self.cases, each):
+            part = slice(start, start + each)
+            sums = rows[part]
+            reach = self._reach(sums, [a[part] for a in summed])
+            if not same:
+                reach *= unit[part].reshape(-1, *(1,) * (reach.ndim - 1))
+            sums += np.multiply(noise, reach, out=reach if reach.shape == sums.shape else None)
+        self._move_zeros(rows, rows, root)
+        return rows.reshape(x.shape)
+
+    def _reach(self, sums: Array, summed: Sequence[Array]) -> Array:
+        """How large the sums and their terms are together, in all samples or for all of them."""
+        reach = _root_of_squares(sums[:, : summed[0].shape[1]], *summed)
         first = reach[:, 0]
         tiny = (first < self.smallest / self.u) & (first > 0)
         if tiny.any():  # gradual underflow: the error there is absolute
             reach += np.where(tiny, self.smallest / self.u, 0)[:, None]
         if not np.isfinite(first).all():
             reach[~np.isfinite(reach)] = 0  # an infinity stays
-        unit = self.magnified * self.u * np.sqrt(terms)
-        if exact is not None:
-            unit = np.where(exact, 0, unit)
-        reach *= unit.reshape(self.cases, *(1,) * (reach.ndim - 1))
-        rows += self._noise(rows.shape[1:]) * reach
-        rows += self._zeros(rows, root)
-        return rows.reshape(x.shape)
+        return reach
 
-    def _zeros(self, rows: Array, root: NDArray[np.float64]) -> Array | float:
-        """How far sums that may be 0 but for rounding are moved: as far off, each in its own way.
+    def _move_zeros(self, rows: Array, sums: Array, root: NDArray[np.float64]) -> None:
+        """Where a sum may be 0 but for rounding, rows move as far as it is off, in their own way.
 
         The subject may know that such a sum is 0, of deviations from a mean say, and leave it out;
         then its roundings do not cancel those of its terms.
         """
-        small = (np.abs(rows[:, 0]) <= CANCELLED * root) & (root > 0)
+        small = (np.abs(sums[:, 0]) <= CANCELLED * root) & (root > 0)
         some = self.any_entry(small)
         if not some.any():
-            return 0.0
-        moved = np.zeros_like(rows)
-        off = rows[some] - rows[some, :1]
+            return
+        chosen = sums[some]
+        off = chosen - chosen[:, :1]
         sigma = np.sqrt(np.mean(np.square(off[:, 1:]), axis=1)) * self.unit
-        zero = np.abs(rows[some, 0]) <= self.margin * sigma
-        own = math.sqrt(3) * self._noise.alone(rows.shape[1:])
-        moved[some] = np.where(zero[:, None], (own - 1) * off, 0)
-        return moved
+        zero = np.abs(chosen[:, 0]) <= self.margin * sigma
+        if zero.any():
+            own = math.sqrt(3) * self._noise.alone(rows.shape[1:])
+            rows[some] += np.where(zero[:, None], (own - 1) * off, 0)
 
-    def _part_by_part(
-        self, eqn: Any, evaluate: Callable[[list[Array]], list[Array]]
-    ) -> Array | float:
+    def _move_part_by_part(
+        self, rows: Array, eqn: Any, evaluate: Callable[[list[Array]], list[Array]]
+    ) -> None:
         """The sum of p + q may be that of p and that of q, of which one is 0 but for rounding."""
-        moved: Array | float = 0.0
         for part in self._sums.parts.get(id(eqn), ()):
             x = self._operands[id(part.sum)][part.operand]
             for between in part.way:
                 name, p = between.primitive.name, between.params
                 x = EXACT[name](p, x)
             (sums,), (squares,) = evaluate([x]), evaluate([np.square(self.apart(x)[:, 0])])
-            off = self._zeros(self.apart(sums), np.sqrt(squares))
-            moved += off if isinstance(off, float) else off.reshape(len(x), *off.shape[2:])
-        return moved
+            self._move_zeros(rows, self.apart(sums), np.sqrt(squares))
 
     def _note_peak(self, size: NDArray[np.float64]) -> None:
         highest = size.max(axis=1, initial=0)
@@ -327,26 +344,25 @@ class Rounding(Interpreter):
             rows = len(x[0]) if x else self.rows
             return [rule(p, *x)] if rule else one_by_one(eqn, x, rows)
 
-        terms, root = self._terms(name, p, x, evaluate)
+        terms, summed = self._terms(name, p, x, evaluate)
         if id(eqn) in self._sums.chained and x[0].dtype.kind == "f":
             # one of several sums in a row, which the subject may make in another order; each sample
             # has its own: terms that are 0 but for rounding may cancel
-            terms = np.ones(self.cases)
-            root = _root_of_squares(*map(self.apart, x))
-            root = root.reshape(self.rows, *root.shape[2:])
+            terms, summed = np.ones(self.cases), [*map(self.apart, np.broadcast_arrays(*x))]
         if terms is not None:
             terms = terms * self._sums.steps.get(id(eqn), 1)
         exact = self._exact(name, x, terms)
-        if terms is not None and root is None:
+        if terms is not None and not summed:
             x = [self.blur(a, terms, exact) if a.dtype.kind == "f" else a for a in x]
         out = evaluate(x)
         if id(eqn) in self._sums.taken_apart:
             self._operands[id(eqn)] = [np.broadcast_to(a, out[0].shape) for a in x]
         if not self._finite(out).all():
             self.peak[self._overflows(name, x, out)] = math.inf
-        if root is not None and terms is not None:
-            sums = self._blur_sums(out[0], terms, root, exact)
-            return [sums + self._part_by_part(eqn, evaluate)]
+        if summed and terms is not None:
+            sums = self._blur_sums(out[0], terms, summed, exact)
+            self._move_part_by_part(self.apart(sums), eqn, evaluate)
+            return [sums]
         rounded = [self._rounded(name, a, x, terms, exact) for a in out]
         if rule and name in FUNCTIONS and len(x) == 1:
             self._decide_bend(partial(rule, p), x[0])
@@ -374,14 +390,14 @@ class Rounding(Interpreter):
         p: dict[str, Any],
         x: list[Array],
         evaluate: Callable[[list[Array]], list[Array]],
-    ) -> tuple[NDArray[np.float64] | None, NDArray[np.float64] | None]:
+    ) -> tuple[NDArray[np.float64] | None, list[Array]]:
         """How many terms a sum has at most, in each case; and the root of its squared terms.
 
-        Zeros do not count: they are added without rounding. The root, for each sum, where it is
-        known which terms it has.
+        Zeros do not count: they are added without rounding. The root, for each sum in the first run
+        of a case, where it is known which terms it has.
         """
         if all(a.dtype.kind != "f" for a in x):
-            return None, None
+            return None, []
         if name in ADDING:
             base = [self.apart(a)[:, 0] for a in x]
 
@@ -393,14 +409,14 @@ class Rounding(Interpreter):
             astray = (counts > 0) & ~((root > 1e-140) & (root < np.inf))
             if astray.any():  # squares left the range; the magnitudes add up to no less
                 root[astray] = of(np.abs)[astray]
-            return counts.reshape(self.cases, -1).max(axis=1, initial=1), root
+            return counts.reshape(self.cases, -1).max(axis=1, initial=1), [root[:, None]]
         if name == "cumlogsumexp":
             most = float(x[0].shape[p["axis"] + 1])
         elif name in ROUNDED or name in KNOWN:
-            return None, None
+            return None, []
         else:  # nothing is known of it: at most, every entry of its operands enters one sum
             most = float(max((a[0].size for a in x), default=1))
-        return np.full(self.cases, most), None
+        return np.full(self.cases, most), []
 
     def _rounded(
         self,
@@ -440,7 +456,7 @@ class Rounding(Interpreter):
         if a.dtype.kind == "f":
             difference = a - b
             finite = np.isfinite(self.apart(difference)).all(axis=1)  # an infinity is near nothing
-            difference = np.where(np.repeat(finite, SAMPLES + 1, axis=0), difference, 1)
+            difference = np.where(np.repeat(finite, self.each, axis=0), difference, 1)
             sigma = self.sigma(difference)
             close = (np.abs(self.apart(difference)[:, 0]) <= self.margin * sigma) & (sigma > 0)
             self.undecided |= self.any_entry(close)
@@ -472,18 +488,35 @@ class Rounding(Interpreter):
         return finite
 
 
-def _root_of_squares(a: Array, b: Array) -> Array:
-    """√(a² + b²) for cases and samples, which have the first two axes.
+def _root_of_squares(*x: Array) -> Array:
+    """√(a² + b² + ...) for cases and samples, which have the first two axes.
 
     By `np.hypot`, which is many times slower, only where squares leave the range in the first run.
     """
-    root = np.square(a) + np.square(b)
+    root = np.square(x[0])
+    for a in x[1:]:
+        root += np.square(a)
     np.sqrt(root, out=root)
     first = root[:, 0]
-    astray = ~((first > 1e-140) & (first < np.inf)) & ((a[:, 0] != 0) | (b[:, 0] != 0))
+    astray = ~((first > 1e-140) & (first < np.inf))
     if astray.any():
-        root = np.where(astray[:, None], np.hypot(a, b), root)
+        astray &= np.logical_or.reduce([a[:, 0] != 0 for a in x])
+        if astray.any():
+            root = np.where(astray[:, None], reduce(np.hypot, x), root)
     return root
+
+
+def decides(jaxpr: Jaxpr) -> bool:
+    """Whether anything discrete is made of floats, a comparison say: only there can be a tie."""
+    for eqn in jaxpr.eqns:
+        called = inner(eqn)
+        if any(decides(within.jaxpr) for within in called):
+            return True
+        if called or not any(map(is_float, eqn.invars)):
+            continue
+        if eqn.primitive.name in STEPPED or not all(map(is_float, eqn.outvars)):
+            return True
+    return False
 
 
 def check_numbers(jaxpr: Jaxpr) -> None:
@@ -501,8 +534,8 @@ def check_numbers(jaxpr: Jaxpr) -> None:
                     f"{eqn.primitive.name} works in {dtype}; expected float64 throughout "
                     "(arrays made outside the twin may be float32: make them inside)"
                 )
-        for inner in jax_core.jaxprs_in_params(eqn.params):
-            check_numbers(inner)
+        for within in jax_core.jaxprs_in_params(eqn.params):
+            check_numbers(within)
 
 
 def _modelled(dtype: Any) -> bool:

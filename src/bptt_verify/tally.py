@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import prod
 
 from bptt_verify import subject
-from bptt_verify.compare import Comparison
+from bptt_verify.compare import Comparison, worse
 from bptt_verify.draw import Case
 from bptt_verify.judge import MOST_OVER_TIME, Failed, Rows, first_failed
 from bptt_verify.pair import Pair
@@ -92,13 +92,6 @@ class Tally:
         return Row(
             name, self.pair.equations.get(name), error, self._cases.get(name, 0), verdict, note
         )
-
-
-def worse(old: Comparison, new: Comparison) -> Comparison:
-    """The worse of two of the same row; sharp if either is, exact if both are."""
-    worst = new if new.error > old.error else old
-    sharp, exact = old.sharp or new.sharp, old.exact and new.exact
-    return worst._replace(sharp=sharp, exact=exact, doubt=old.doubt or new.doubt)
 
 
 def judged(worst: Comparison) -> tuple[Verdict, str]:

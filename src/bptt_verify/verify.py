@@ -31,7 +31,7 @@ from bptt_verify.report import Failure, Report, versions
 from bptt_verify.tally import Tally
 from bptt_verify.tolerance import DTYPES, MULTIPLIER
 
-AT_ONCE = 8192
+AT_ONCE = 32768
 """Cases drawn before they are judged together."""
 
 EACH_PROPERTY = 3

@@ -9,26 +9,33 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from bptt_verify import Pair, draw
+from bptt_verify import Pair, draw, verify
+from bptt_verify.batch import FEW
+from bptt_verify.interpreter import MixedError
 from bptt_verify.judge import Judge
+from bptt_verify.noise import ALONE, FIRST, Noise
 from bptt_verify.padding import cropped, padded
 from bptt_verify.pairs import REGISTRY
+from bptt_verify.primitives import SAMPLES
 from bptt_verify.shapes import Shape
 from bptt_verify.tolerance import multiplier
 from dense import PAIR as DENSE
 from dense import backward
 
 F64 = np.dtype(np.float64)
+CASES = list(draw.several(DENSE, 100, 0))
 
 
 def drawn_cases(pair, count, seed=0):
     return list(draw.several(pair, count, seed))
 
 
-def answered(judge, cases, drawn):
-    for chosen, _, answers in judge.batches.together(cases, drawn):
-        for j, k in enumerate(chosen):
-            yield cases[k], drawn[k], answers.of(j, judge.oracle.shapes, cases[k].sizes)
+def answered(judge, cases):
+    for chosen, ceiling in judge.batches.together(cases):
+        drawn = [judge.drawn(case) for case in chosen]
+        answers = judge.oracle.answers(chosen, drawn, F64, ceiling)
+        for j, (case, arrays) in enumerate(zip(chosen, drawn, strict=True)):
+            yield case, arrays, answers.of(j, judge.oracle.shapes, case.sizes)
 
 
 @given(st.data(), st.sampled_from(["T B H", "4H D", "2 H", "", "B 3H T", "H"]))
@@ -72,10 +79,8 @@ def test_a_letter_that_is_averaged_over_is_not_padded():
 @pytest.mark.parametrize("name", ["rnn", "readout", "model"])
 def test_answers_side_by_side_are_those_alone(name):
     judge = Judge(REGISTRY[name], F64)
-    cases = drawn_cases(judge.pair, 60)
-    drawn = [judge.drawn(case) for case in cases]
     ratios = []
-    for case, arrays, answer in answered(judge, cases, drawn):
+    for case, arrays, answer in answered(judge, drawn_cases(judge.pair, 60)):
         alone = judge.oracle.answer(case, arrays, F64)
         assert answer.out_of_range == alone.out_of_range
         for quantity, (value, sigma) in alone.quantities.items():
@@ -87,6 +92,84 @@ def test_answers_side_by_side_are_those_alone(name):
             both = (sigma > 0) & (found.sigma > 0) & np.isfinite(sigma) & np.isfinite(found.sigma)
             ratios.extend((found.sigma[both] / sigma[both]).flat)
     assert 0.8 < np.median(ratios) < 1.25  # a padded sum has no more terms
+
+
+def test_of_many_cases_small_ones_and_large_ones_stand_apart():
+    batches = Judge(DENSE, F64).batches
+    cases = drawn_cases(DENSE, 4000)
+    made = list(batches.together(cases))
+    assert sorted(str(case) for chosen, _ in made for case in chosen) == sorted(map(str, cases))
+    assert all(len(chosen) >= FEW for chosen, _ in made)
+    assert len({str(ceiling) for _, ceiling in made}) >= 4
+    for chosen, ceiling in made:
+        assert all(n <= ceiling[k] for case in chosen for k, n in case.sizes.items())
+    padded = sum(len(chosen) * draw.entries(DENSE, ceiling) for chosen, ceiling in made)
+    assert padded < 0.7 * len(cases) * draw.entries(DENSE, dict.fromkeys(DENSE.letters(), 8))
+
+
+def test_a_few_cases_share_one_ceiling():
+    batches = Judge(DENSE, F64).batches
+    cases = [replace(case, fills=CASES[0].fills) for case in CASES]
+    assert len(list(batches.together(cases))) == 1
+
+
+def test_the_first_samples_are_some_of_all():
+    rng = np.random.default_rng(0)
+    every, first = Noise(rng), Noise(rng, FIRST)
+    both = every((1 + SAMPLES, 2, 3, 4)), first((1 + len(FIRST), 2, 3, 4))
+    for axis in (1, 2, 3):
+        equal = [(a == a.take([0], axis)).reshape(len(a), -1).all(axis=1) for a in both]
+        np.testing.assert_array_equal(equal[1], equal[0][[0, *FIRST]])
+    shared = [s > ALONE for s in FIRST]
+    assert 0 < sum(shared) < len(FIRST)
+
+
+def test_sigma_of_a_few_samples_is_what_that_of_all_is_at_least():
+    judge = Judge(REGISTRY["rnn"], F64)
+    ratios = []
+    for chosen, ceiling in judge.batches.together(drawn_cases(judge.pair, 200)):
+        drawn = [judge.drawn(case) for case in chosen]
+        every = judge.oracle.answers(chosen, drawn, F64, ceiling)
+        few = judge.oracle.answers(chosen, drawn, F64, ceiling, thrifty=True)
+        for quantity, (value, sigma) in every.quantities.items():
+            least = few.quantities[quantity]
+            np.testing.assert_array_equal(least.value, value)
+            moved = (sigma > 0) & np.isfinite(sigma)
+            ratios.extend((least.sigma[moved] / sigma[moved]).flat)
+    assert np.quantile(ratios, 0.9) < 1  # the samples are drawn anew, so not always
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_few_samples_say_what_all_say(monkeypatch, wrong):
+    def off(kept, d):
+        found = backward(kept, d)
+        return {**found, "x": found["x"] * (1 + 1e-6)}
+
+    pair = replace(DENSE, backward=off) if wrong else DENSE
+    said = {}
+    for many in (0, 10**9):
+        monkeypatch.setattr("bptt_verify.judge.MANY", many)
+        found = Judge(pair, F64).all(CASES)
+        said[many] = {
+            str(case): {name: c.ok for name, c in (rows or {}).items()} for case, rows in found
+        }
+    thrifty, full = said.values()
+    assert thrifty == full
+    assert any(not rows["dx"] for rows in full.values()) is wrong
+
+
+def test_a_few_samples_report_what_all_report(monkeypatch):
+    reports = {}
+    for many in (0, 10**9):
+        monkeypatch.setattr("bptt_verify.judge.MANY", many)
+        reports[many] = verify(REGISTRY["rnn"], 800, 5)
+    thrifty, full = reports.values()
+    assert thrifty.ok
+    assert (thrifty.cases, thrifty.redrawn) == (full.cases, full.redrawn)
+    for a, b in zip(thrifty.rows, full.rows, strict=True):
+        assert (a.name, a.cases, a.verdict) == (b.name, b.cases, b.verdict)
+        if a.name in REGISTRY["rnn"].quantities():
+            assert 0.5 * b.error <= a.error <= 2 * b.error  # σ is drawn anew
 
 
 def test_cases_that_take_different_branches_are_judged_alone():
@@ -109,8 +192,8 @@ def test_cases_that_take_different_branches_are_judged_alone():
     )
     judge = Judge(pair, F64)
     cases = drawn_cases(pair, 60)
-    together = judge.batches.together(cases, [judge.drawn(case) for case in cases])
-    assert any(answers is None for _, _, answers in together)
+    with pytest.raises(MixedError):
+        list(answered(judge, cases))
     rows = [found for _, found in judge.all(cases) if found]
     assert len(rows) > 40
     assert all(c.ok for found in rows for c in found.values())

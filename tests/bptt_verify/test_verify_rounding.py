@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
-from bptt_verify.rounding import Rounding
+from bptt_verify.rounding import Rounding, decides
 from bptt_verify.tolerance import multiplier
 
 F64, F32 = np.dtype(np.float64), np.dtype(np.float32)
@@ -390,3 +390,21 @@ def test_infinities_that_the_backward_pass_reads_stay_infinities():
     assert value[0, 0] == -np.inf
     assert sigma[0, 0] == 0
     assert 0 < sigma[0, 1] < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("f", "expected"),
+    [
+        (lambda a: jnp.tanh(a).sum(), False),
+        (lambda a: jnp.where(a > 0, a, 0), True),
+        (lambda a: jnp.floor(a), True),
+        (lambda a: a[jnp.argmax(a[:, 0])], True),
+        (lambda a: lax.scan(lambda c, x: (jnp.where(x[0] > c, x[0], c), c), 0.0, a), True),
+        (lambda a: lax.scan(lambda c, x: (c + x[0], c), 0.0, a), False),
+        (jax.grad(lambda a: jax.nn.relu(a).sum()), True),
+        (jax.grad(lambda a: jax.nn.sigmoid(a).sum()), False),
+    ],
+)
+def test_only_what_is_discrete_has_ties(f, expected):
+    with jax.enable_x64(True):
+        assert decides(jax.make_jaxpr(f)(A).jaxpr) is expected

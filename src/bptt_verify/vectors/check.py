@@ -18,10 +18,11 @@ from bptt_verify.compare import (
     compare_in_band,
     errors_in_band,
     mismatch,
+    worse,
 )
 from bptt_verify.pair import Equation
 from bptt_verify.report import Failure, Report, Row, versions
-from bptt_verify.tally import judged, worse
+from bptt_verify.tally import judged
 from bptt_verify.vectors.files import (
     Entry,
     FilesError,
