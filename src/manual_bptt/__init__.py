@@ -2,6 +2,7 @@
 
 from manual_bptt import (
     activations,
+    checkpointed,
     gru,
     gru_before,
     lstm,
@@ -11,12 +12,14 @@ from manual_bptt import (
     ragged,
     readout,
     rnn,
+    schedules,
     slstm,
     training,
 )
 
 __all__ = [
     "activations",
+    "checkpointed",
     "gru",
     "gru_before",
     "lstm",
@@ -26,6 +29,7 @@ __all__ = [
     "ragged",
     "readout",
     "rnn",
+    "schedules",
     "slstm",
     "training",
 ]
