@@ -18,6 +18,7 @@ import manual_bptt.compiled.rnn
 from bptt_verify.pair import Pair
 from bptt_verify.pairs.article import RNN, model_pair
 from bptt_verify.pairs.cells import Cell
+from manual_bptt.compiled import threads
 
 Arrays = dict[str, Any]
 
@@ -63,6 +64,25 @@ CELLS = {
         ),
     )
 }
+
+
+def finely(pair: Pair) -> Pair:
+    """The pair with its work cut finely, so that small cases have borders between blocks too.
+
+    And between the threads' parts of a batch.
+    """
+
+    def forward(i: Arrays, **options: Any) -> tuple[Arrays, Any]:
+        with threads.finely(rows=6, count=3):
+            return pair.forward(i, **options)
+
+    def backward(kept: Any, d: Arrays) -> Arrays:
+        assert pair.backward is not None
+        with threads.finely(rows=6, count=3):
+            found: Arrays = pair.backward(kept, d)
+        return found
+
+    return replace(pair, forward=forward, backward=backward)
 
 
 def loss_pair(*, indices: bool = False) -> Pair:
@@ -111,7 +131,7 @@ def loss_pair(*, indices: bool = False) -> Pair:
 
 
 PAIRS: dict[str, Pair] = {
-    pair.name: pair
+    pair.name: finely(pair)
     for pair in (
         *(cell.pair() for cell in CELLS.values()),
         loss_pair(),

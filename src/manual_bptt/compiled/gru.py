@@ -43,7 +43,7 @@ from manual_bptt.compiled.blocks import (
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import FUSED, PLAIN, ROWS, TALLEST
+from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
@@ -100,9 +100,9 @@ def step_backward(gates, before, q, dh, delta, epsilon, carried, row):
 @njit(**PLAIN)
 def forward_chunk(given, h0, Ut, b, Wt, b_n, gates, all_q, all_h, sizes, first_b, n, tall):
     """(1) to (5) for n sequences of the batch."""
-    T, B, H = sizes
+    T, B, H, most = sizes
     wide, row = len(b), len(b_n)
-    steps, step = min(T, max(1, ROWS // n)), n * row
+    steps, step = min(T, max(1, most // n)), n * row
     u, v = np.zeros(3 * steps * step, all_h.dtype), np.zeros(3 * step, all_h.dtype)
     q = np.zeros(steps * step, all_h.dtype)
     h = np.zeros((steps + 1) * step, all_h.dtype)  # of the step before the block too
@@ -135,10 +135,10 @@ def backward_chunk(
     sums, dx, dh0, delta, epsilon, sizes, first_b, n, tall,
 ):  # fmt: skip
     """(6) to (13) for n sequences of the batch, and the readout before it where there is one."""
-    T, B, H = sizes
+    T, B, H, most = sizes
     dU, dW, db, de = sums
     wide, row = len(db), len(db) // 3
-    steps, step = min(T, max(1, ROWS // n)), n * row
+    steps, step = min(T, max(1, most // n)), n * row
     h, q = np.zeros((steps + 1) * step, all_h.dtype), np.zeros(steps * step, all_h.dtype)
     u, d = np.zeros(3 * steps * step, all_h.dtype), np.zeros(3 * steps * step, all_h.dtype)
     e, dh = np.zeros(3 * steps * step, all_h.dtype), np.zeros(steps * step, all_h.dtype)
@@ -204,7 +204,17 @@ class Gated(Layer):
 
         def run(first_b: int, n: int) -> None:
             forward_chunk(
-                self.given, self.h0, Ut, b, Wt, b_n, *self.kept, (T, B, H), first_b, n, self.tall
+                self.given,
+                self.h0,
+                Ut,
+                b,
+                Wt,
+                b_n,
+                *self.kept,
+                (T, B, H, self.most),
+                first_b,
+                n,
+                self.tall,
             )
 
         return run
@@ -229,7 +239,7 @@ class Gated(Layer):
             loss = backward_chunk(
                 self.given, self.h0, *self.kept, again, onward, head, each, last,
                 sums, self.dx, self.dh0, self.delta, self.epsilon,
-                (T, B, H), first_b, n, self.tall,
+                (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
             return loss, sums
 

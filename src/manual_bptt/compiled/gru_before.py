@@ -42,7 +42,7 @@ from manual_bptt.compiled.blocks import (
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import FUSED, PLAIN, ROWS, TALLEST
+from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
@@ -109,9 +109,9 @@ def back_to_h(gates, before, dh, dq, delta, q, carried, row):
 @njit(**PLAIN)
 def forward_chunk(given, h0, Ut, b, Wt_rz, Wt_n, gates, all_h, sizes, first_b, n, tall):
     """(1) to (5) for n sequences of the batch."""
-    T, B, H = sizes
+    T, B, H, most = sizes
     wide, row = len(b), len(b) // 3
-    steps, step = min(T, max(1, ROWS // n)), n * row
+    steps, step = min(T, max(1, most // n)), n * row
     u, q = np.zeros(3 * steps * step, all_h.dtype), np.zeros(step, all_h.dtype)
     h = np.zeros((steps + 1) * step, all_h.dtype)  # of the step before the block too
     scratch = np.empty(steps * n * given.D, all_h.dtype)
@@ -145,10 +145,10 @@ def backward_chunk(
     sums, dx, dh0, delta, sizes, first_b, n, tall,
 ):  # fmt: skip
     """(6) to (13) for n sequences of the batch, and the readout before it where there is one."""
-    T, B, H = sizes
+    T, B, H, most = sizes
     dU, dW, db = sums
     wide, row = len(db), len(db) // 3
-    steps, step = min(T, max(1, ROWS // n)), n * row
+    steps, step = min(T, max(1, most // n)), n * row
     h, q = np.zeros((steps + 1) * step, all_h.dtype), np.zeros(steps * step, all_h.dtype)
     u, d = np.zeros(3 * steps * step, all_h.dtype), np.zeros(3 * steps * step, all_h.dtype)
     dh, dq = np.zeros(steps * step, all_h.dtype), np.zeros(step, all_h.dtype)
@@ -222,7 +222,7 @@ class Gated(Layer):
         def run(first_b: int, n: int) -> None:
             forward_chunk(
                 self.given, self.h0, Ut, b, Wt_rz, Wt_n, *self.kept,
-                (T, B, H), first_b, n, self.tall,
+                (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
 
         return run
@@ -245,7 +245,7 @@ class Gated(Layer):
             sums = tuple(np.zeros(3 * N * row, U.dtype) for N in (D, H, 1))
             loss = backward_chunk(
                 self.given, self.h0, *self.kept, again, W_rz, W_n, head, each, last,
-                sums, self.dx, self.dh0, self.delta, (T, B, H), first_b, n, self.tall,
+                sums, self.dx, self.dh0, self.delta, (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
             return loss, sums
 

@@ -34,6 +34,7 @@ class Layer:
         T, B, D, H = (cache.sizes[letter] for letter in "TBDH")
         self.sizes = T, B, D, H
         self.chunks = threads.chunks(B, T * B * G * H * (H + D))
+        self.most = threads.rows()
         self.tall = max(tallest(n) for _, n in self.chunks)
         self.row = columns(params.U, H)
         self.given = inputs(cache.x, D, params.U)

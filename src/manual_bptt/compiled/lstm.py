@@ -44,7 +44,7 @@ from manual_bptt.compiled.blocks import (
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import FUSED, PLAIN, ROWS, TALLEST
+from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
@@ -113,9 +113,9 @@ def step_backward(gates, before, c, dh, dc, delta, row):
 @njit(**PLAIN)
 def forward_chunk(given, h0, c0, Ut, b, Wt, gates, all_h, all_c, sizes, first_b, n, tall):
     """(1) to (6) for n sequences of the batch."""
-    T, B, H = sizes
+    T, B, H, most = sizes
     wide, row = len(b), len(b) // 4
-    steps, step = min(T, max(1, ROWS // n)), n * row
+    steps, step = min(T, max(1, most // n)), n * row
     a = np.zeros(4 * steps * step, all_h.dtype)
     h = np.zeros((steps + 1) * step, all_h.dtype)  # of the step before the block too
     c = np.zeros((steps + 1) * step, all_h.dtype)
@@ -149,11 +149,11 @@ def backward_chunk(
     sums, dx, dh0, dc0, delta, sizes, first_b, n, tall,
 ):  # fmt: skip
     """(8) to (17) for n sequences of the batch, and the readout before it where there is one."""
-    T, B, H = sizes
+    T, B, H, most = sizes
     dU, dW, db = sums
     given_h, given_c = dstates
     wide, row = len(db), len(db) // 4
-    steps, step = min(T, max(1, ROWS // n)), n * row
+    steps, step = min(T, max(1, most // n)), n * row
     h, c = np.zeros((steps + 1) * step, all_h.dtype), np.zeros((steps + 1) * step, all_h.dtype)
     a, d = np.zeros(4 * steps * step, all_h.dtype), np.zeros(4 * steps * step, all_h.dtype)
     dh = np.zeros(steps * step, all_h.dtype)
@@ -226,7 +226,16 @@ class LongShortTerm(Layer):
 
         def run(first_b: int, n: int) -> None:
             forward_chunk(
-                self.given, *self.start, Ut, b, Wt, *self.kept, (T, B, H), first_b, n, self.tall
+                self.given,
+                *self.start,
+                Ut,
+                b,
+                Wt,
+                *self.kept,
+                (T, B, H, self.most),
+                first_b,
+                n,
+                self.tall,
             )
 
         return run
@@ -249,7 +258,8 @@ class LongShortTerm(Layer):
             sums = tuple(np.zeros(4 * N * row, U.dtype) for N in (D, H, 1))
             loss = backward_chunk(
                 self.given, *self.start, *self.kept, again, onward, head, each, last,
-                sums, self.dx, self.dh0, self.dc0, self.delta, (T, B, H), first_b, n, self.tall,
+                sums, self.dx, self.dh0, self.dc0, self.delta,
+                (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
             return loss, sums
 

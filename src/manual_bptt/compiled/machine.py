@@ -50,7 +50,3 @@ without a check of every division, which would keep loops from running on vector
 
 FUSED: dict[str, Any] = {**PLAIN, "fastmath": {"contract"}}
 """The same, with a product and a sum rounded once where the processor can."""
-
-ROWS = 256
-"""About how many rows, steps times sequences, are worked on at a time: enough for the products over
-all of them to be fast, and few enough to stay near the processor."""

@@ -36,7 +36,7 @@ from manual_bptt.compiled.blocks import (
 )
 from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import PLAIN, ROWS, TALLEST
+from manual_bptt.compiled.machine import PLAIN, TALLEST
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
@@ -47,9 +47,9 @@ Params, Cache, Grads, init = rnn.Params, rnn.Cache, rnn.Grads, rnn.init
 @njit(**PLAIN)
 def forward_chunk(given, s0, Ut, b, Wt, f, states, sizes, first_b, n, tall):
     """(1) and (2) for n sequences of the batch."""
-    T, B, H = sizes
+    T, B, H, most = sizes
     row = len(b)
-    steps, step = min(T, max(1, ROWS // n)), n * row
+    steps, step = min(T, max(1, most // n)), n * row
     a = np.zeros(steps * step, states.dtype)
     s = np.zeros((steps + 1) * step, states.dtype)  # of the step before the block too
     scratch = np.empty(steps * n * given.D, states.dtype)
@@ -74,10 +74,10 @@ def backward_chunk(
     given, s0, states, U, W, f, head, dstates, dlast, sums, dx, ds0, delta, sizes, first_b, n, tall
 ):
     """(8) to (12) for n sequences of the batch, and the readout before it where there is one."""
-    T, B, H = sizes
+    T, B, H, most = sizes
     dU, dW, db = sums
     row = len(db)
-    steps, step = min(T, max(1, ROWS // n)), n * row
+    steps, step = min(T, max(1, most // n)), n * row
     s = np.zeros((steps + 1) * step, states.dtype)
     ds, d = np.zeros(steps * step, states.dtype), np.zeros(steps * step, states.dtype)
     scratch = np.empty(steps * n * columns(states, given.D), states.dtype)
@@ -132,7 +132,7 @@ class Recurrent(Layer):
         def run(first_b: int, n: int) -> None:
             forward_chunk(
                 self.given, self.s0, Ut, b, Wt, self.f, self.states,
-                (T, B, H), first_b, n, self.tall,
+                (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
 
         return run
@@ -154,7 +154,7 @@ class Recurrent(Layer):
             sums = tuple(np.zeros(N * row, U.dtype) for N in (D, H, 1))
             loss = backward_chunk(
                 self.given, self.s0, self.states, again, onward, self.f, head, dstates, dlast,
-                sums, self.dx, self.ds0, self.delta, (T, B, H), first_b, n, self.tall,
+                sums, self.dx, self.ds0, self.delta, (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
             return loss, sums
 

@@ -1,10 +1,11 @@
-"""Which thread takes which sequences of a batch, and running them side by side."""
+"""How the work is cut: which thread takes which sequences of a batch, and in what blocks."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import TypeVar
 
@@ -19,8 +20,13 @@ Sums = tuple[Array, ...]
 WORTH_IT = 1_000_000
 """Products of two numbers below which another thread costs more than it brings: some 20 µs."""
 
+ROWS = 256
+"""About how many rows, steps times sequences, are worked on at a time: enough for the products over
+all of them to be fast, and few enough to stay near the processor."""
+
 _count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _pool: ThreadPoolExecutor | None = None
+_worth, _rows = WORTH_IT, ROWS
 
 
 def use(count: int) -> None:
@@ -36,9 +42,29 @@ def use(count: int) -> None:
     _pool = None
 
 
+@contextmanager
+def finely(rows: int, count: int) -> Iterator[None]:
+    """Blocks of so few rows, and so many threads however little there is to do.
+
+    So that small batches have borders too, for whoever tests; not in several threads at once.
+    """
+    global _rows, _count, _worth
+    before = _rows, _count, _worth
+    _rows, _count, _worth = rows, count, 1
+    try:
+        yield
+    finally:
+        _rows, _count, _worth = before
+
+
+def rows() -> int:
+    """How many rows a block has at most, but for a single step that has more."""
+    return _rows
+
+
 def chunks(B: int, work: int) -> list[tuple[int, int]]:
     """The first of its sequences and their number, for each thread that gets some."""
-    many = min(_count, B, max(1, work // WORTH_IT))
+    many = min(_count, B, max(1, work // _worth))
     ends = [B * k // many for k in range(many + 1)]
     return [(b, end - b) for b, end in pairwise(ends)]
 

@@ -1,0 +1,202 @@
+"""Wrong backwards for the compiled layers: what goes wrong between blocks, threads and rows.
+
+Of a mistake in the equations the readable modules have their own. Only the way back is compiled
+anew, without a cache on disk; the way forward is the right one. The pairs have their work cut
+finely, so that small cases have several blocks and parts of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import ModuleType
+
+from bptt_verify.mutants.mutant import Mutant
+from bptt_verify.pair import Pair
+from bptt_verify.pairs.compiled import CELLS, finely
+from manual_bptt.compiled import gru, gru_before, lstm, rnn
+
+LAYERS = {"rnn-numba": rnn, "lstm-numba": lstm, "gru-numba": gru, "gru-before-numba": gru_before}
+
+# The lines that are right in several of these modules.
+PER_PART = "for t in range((T - 1) // steps * steps, -1, -steps):"
+CACHED = {
+    rnn: ("import PLAIN, TALLEST\n", "PLAIN"),
+    **dict.fromkeys((lstm, gru, gru_before), ("import FUSED, PLAIN, TALLEST\n", "FUSED, PLAIN")),
+}
+"""Where each gets how it is compiled, and the names of that."""
+
+
+def _mutants(pair: str, *given: tuple[str, str, Mapping[str, str]]) -> tuple[Mutant, ...]:
+    layer = LAYERS[pair]
+    imported, names = CACHED[layer]
+    uncached = f'{imported}{names} = ({{**how, "cache": False}} for how in ({names},))\n'
+    uncached = uncached.replace("PLAIN = (", "PLAIN, = (") if names == "PLAIN" else uncached
+
+    def build(changed: ModuleType) -> Pair:
+        changed.__dict__["forward_chunk"] = layer.forward_chunk
+        return finely(CELLS[pair].pair(changed))
+
+    return tuple(
+        Mutant(
+            name=f"{pair}-{name}",
+            what=what,
+            source="textbook",
+            changes={**changes, imported: uncached},
+            layer=layer,
+            build=build,
+        )
+        for name, what, changes in given
+    )
+
+
+RNN = _mutants(
+    "rnn-numba",
+    (
+        "dlast-dropped",
+        "the cotangent of the last state is left out",
+        {"    take(dlast, 0, 1, B, first_b, n, 1, H, carried, 0, row)\n": ""},
+    ),
+    (
+        "blocks-from-the-end",
+        "the first steps are no whole block, and left out",
+        {PER_PART: "for t in range(T - steps, -1, -steps):"},
+    ),
+    (
+        "before-a-block",
+        "the state before the first step of a block is that of the block before it",
+        {
+            "take_from_before(s0, states, t, last, B, first_b, n, H, s, row)": (
+                "take(states, t, last, B, first_b, n, 1, H, s, step, row)"
+            )
+        },
+    ),
+    (
+        "slope-before",
+        "f′ of the state before",
+        {"reach_through(f, s[then : then + step],": "reach_through(f, s[now:then],"},
+    ),
+    (
+        "carried-twice",
+        "what goes on to step t - 1 is added to what came to step t",
+        {"n, row, row, tall, False)": "n, row, row, tall, True)"},
+    ),
+    (
+        "carried-from-the-first",
+        "what goes on is that of the first step of the block",
+        {"product(d, now, row, 1, W,": "product(d, 0, row, 1, W,"},
+    ),
+    (
+        "dW-after",
+        "s_t in ∂L/∂W where s_{t-1} is meant",
+        {"product(s, 0, 1, row, d, 0, row, dW": "product(s, step, 1, row, d, 0, row, dW"},
+    ),
+    (
+        "dW-of-the-first-block",
+        "the sum of a block takes the place of those of later ones",
+        {"H, row, rows, TALLEST, True)": "H, row, rows, TALLEST, False)"},
+    ),
+    (
+        "dW-without-the-last",
+        "the last step of a block is missing in ∂L/∂W",
+        {"dW, 0, row, H, row, rows, TALLEST": "dW, 0, row, H, row, rows - n, TALLEST"},
+    ),
+    (
+        "ds0-of-the-first",
+        "every thread writes its ∂L/∂s_0 where the first one's belongs",
+        {"put(carried, 0, row, ds0, 0, 1, B, first_b,": "put(carried, 0, row, ds0, 0, 1, B, 0,"},
+    ),
+    (
+        "cotangents-of-the-first-block",
+        "every block takes the cotangents of the first one",
+        {"take(dstates, t, last, B,": "take(dstates, 0, last - t, B,"},
+    ),
+    (
+        "one-thread",
+        "only what the first thread summed up counts",
+        {"zip(total(parts), (D, H, 1)": "zip(total(parts[:1]), (D, H, 1)"},
+    ),
+)
+
+LSTM = _mutants(
+    "lstm-numba",
+    (
+        "dc-forgets-the-gate",
+        "∂c_t goes on through the input gate, not the forget gate",
+        {"dc[j] *= f[j]": "dc[j] *= i[j]"},
+    ),
+    (
+        "dc-overwritten",
+        "∂c_t is that from h_t alone",
+        {"dc[j] += dh[j] * o[j]": "dc[j] = dh[j] * o[j]"},
+    ),
+    (
+        "forget-gate-after",
+        "δᶠ_t takes c_t where c_{t-1} is meant",
+        {"d_f[j] = dc[j] * before[j]": "d_f[j] = dc[j] * c[j]"},
+    ),
+    (
+        "dlast-of-c-dropped",
+        "the cotangent of the last cell state is left out",
+        {"    take(dlast[1], 0, 1, B, first_b, n, 1, H, dc, 0, row)\n": ""},
+    ),
+    (
+        "dc-of-one-sequence",
+        "all sequences of a thread share one ∂c_t",
+        {"dc[b * row : (b + 1) * row]": "dc[:row]"},
+    ),
+    (
+        "without-the-output-gate",
+        "Wᵀ δ_{t+1} lacks the last part of δ",
+        {"n, row, wide, tall, False)": "n, row, wide - row, tall, False)"},
+    ),
+)
+
+GRU = _mutants(
+    "gru-numba",
+    (
+        "reset-missing",
+        "ε_t without the reset gate",
+        {"e_n[j] = r[j] * d_n[j]": "e_n[j] = d_n[j]"},
+    ),
+    (
+        "carry-wiped",
+        "z_t ⊙ ∂h_t is overwritten by Wᵀ ε_t",
+        {"n, row, wide, tall, True)": "n, row, wide, tall, False)"},
+    ),
+    (
+        "db_n-of-delta",
+        "∂L/∂bⁿ is the sum of δ, not of ε",
+        {"add_rows(e, rows, de)": "add_rows(d, rows, de)"},
+    ),
+    (
+        "dW-of-delta",
+        "∂L/∂W from δ, not from ε",
+        {"product(h, 0, 1, row, e, 0, wide, dW": "product(h, 0, 1, row, d, 0, wide, dW"},
+    ),
+    (
+        "update-gate-sign",
+        "δᶻ_t with the wrong sign",
+        {"d_z[j] = dh[j] * (before[j] - n[j])": "d_z[j] = dh[j] * (n[j] - before[j])"},
+    ),
+)
+
+GRU_BEFORE = _mutants(
+    "gru-before-numba",
+    (
+        "q-of-the-first-step",
+        "q_t is made again at the first step of the block",
+        {"q[old : old + row],\n": "q[one : one + row],\n"},
+    ),
+    (
+        "without-the-update-gate",
+        "what goes on lacks Wᶻᵀ δᶻ_t",
+        {"n, row, 2 * row, tall, True)": "n, row, row, tall, True)"},
+    ),
+    (
+        "reset-gate-of-the-state",
+        "δʳ_t takes ∂h_t where ∂q_t is meant",
+        {"d_r[j] = dq[j] * before[j]": "d_r[j] = dh[j] * before[j]"},
+    ),
+)
+
+MUTANTS = (*RNN, *LSTM, *GRU, *GRU_BEFORE)
