@@ -1,8 +1,8 @@
-"""Which machinery runs the equations of a layer: the readable NumPy code, or the same compiled.
+"""Which machinery runs the equations of a layer: the readable NumPy code, or a faster one.
 
-`engine` is "numpy" or "numba" (the extra `fast`); None is the one that is preferred, which is
-"numpy" until `prefer` says otherwise. The gradients are those of one derivation either way; they
-differ by rounding.
+`engine` is "numpy"; "numba", the same compiled (the extra `fast`); or "jax", the same as XLA runs
+it. None is the one that is preferred, which is "numpy" until `prefer` says otherwise. The gradients
+are those of one derivation either way; they differ by rounding.
 """
 
 from __future__ import annotations
@@ -13,10 +13,19 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-ENGINES = ("numpy", "numba")
+HOMES = {"numba": "manual_bptt.compiled", "jax": "manual_bptt.by_jax"}
+"""Where the layers of an engine are."""
 
-COMPILED = ("rnn", "lstm", "gru", "gru_before")
-"""The cells that are compiled too."""
+LAYERS = {
+    "numba": ("rnn", "lstm", "gru", "gru_before", "model", "network"),
+    "jax": ("rnn", "lstm", "gru", "gru_before"),
+}
+"""What each has."""
+
+ENGINES = ("numpy", *HOMES)
+
+MADE_OF_LAYERS = ("model", "network")
+"""What runs on an engine that has it not whole as well: layer by layer."""
 
 _preferred: str | None = "numpy"
 
@@ -31,44 +40,48 @@ def prefer(engine: str | None) -> None:
 
 
 def compiled(engine: str | None, layer: str, lacks: str = "") -> ModuleType | None:
-    """The compiled module of the layer if it is to be used, None for the readable one.
+    """The module of the layer on the engine that is to be used; None for the readable one.
 
     Args:
-        engine: "numpy", "numba", or None for the one that is preferred.
+        engine: "numpy", "numba", "jax", or None for the one that is preferred.
         layer: the name of the module.
-        lacks: what is asked for that no compiled code exists for; "" for nothing.
+        lacks: what is asked for that only the readable module has; "" for nothing.
 
     Raises `ValueError` when an engine is named that there is not, that is not installed or that
     lacks something.
     """
     named = _known(engine)
-    chosen = named or _preferred or ("numba" if installed() else "numpy")
-    if chosen == "numpy" or (lacks and named is None):
+    chosen = named or _preferred or ("numba" if installed("numba") else "numpy")
+    has = layer in LAYERS.get(chosen, ())
+    if chosen == "numpy" or (layer in MADE_OF_LAYERS and not has):
         return None
-    if lacks:
-        raise ValueError(f"engine: expected 'numpy' or None for {lacks}, got 'numba'")
-    return import_module(f"manual_bptt.compiled.{layer}")
+    if has and not lacks:
+        return import_module(f"{HOMES[chosen]}.{layer}")
+    if named:
+        lacks = lacks or f"the cell {layer}"
+        raise ValueError(f"engine: expected 'numpy' or None for {lacks}, got {engine!r}")
+    return None
 
 
 def made(layer: str, cache: Any, kind: type[Any]) -> ModuleType | None:
-    """The compiled module if it made the cache, None if the readable one did, or nobody."""
-    if getattr(cache, "engine", "numpy") == "numpy" or not isinstance(cache, kind):
+    """The module of the engine that made the cache, None if the readable one did, or nobody."""
+    engine = getattr(cache, "engine", "numpy")
+    if engine not in HOMES or not isinstance(cache, kind):
         return None
-    return import_module(f"manual_bptt.compiled.{layer}")
+    return import_module(f"{HOMES[engine]}.{layer}")
 
 
 def _known(engine: str | None) -> str | None:
     if engine is not None and engine not in ENGINES:
         names = ", ".join(ENGINES)
         raise ValueError(f"engine: expected one of {names} or None, got {engine!r}")
-    if engine == "numba" and not installed():
-        raise ValueError(
-            "engine: 'numba' is not installed here; python -m pip install 'manual-bptt[fast]'"
-        )
+    if engine in HOMES and not installed(engine):
+        how = "'manual-bptt[fast]'" if engine == "numba" else engine
+        raise ValueError(f"engine: {engine!r} is not installed here; python -m pip install {how}")
     return engine
 
 
 @cache
-def installed() -> bool:
-    """Whether numba is there."""
-    return find_spec("numba") is not None
+def installed(engine: str) -> bool:
+    """Whether what the engine needs is there."""
+    return find_spec(engine) is not None

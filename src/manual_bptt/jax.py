@@ -6,9 +6,9 @@
 Each function is a `jax.custom_vjp`, so that it works under `jit`, `grad`, `vmap` and `scan`, on
 whatever device and in whatever float dtype JAX has the arrays. Weights are any object with the
 fields of the cell's `Params`, such as that tuple itself, which JAX knows as a tree. The equations
-are those of `manual_bptt.rnn`, `manual_bptt.lstm` and `manual_bptt.gru`, with their numbers. The
-way back is itself made of plain JAX, so reverse mode goes through it once more: a gradient of a
-gradient is right; forward mode (`jax.jvp`) is refused by JAX itself.
+are those of the modules of the same names in `manual_bptt`, with their numbers. The way back is
+itself made of plain JAX, so reverse mode goes through it once more: a gradient of a gradient is
+right; forward mode (`jax.jvp`) is refused by JAX itself.
 
 Faster than autodiff is that nothing is summed step by step: the products of ∂L/∂U, ∂L/∂W, ∂L/∂b and
 ∂L/∂x are made for all steps at once. Letters: T steps, B batch, D input size, H hidden size.
@@ -16,13 +16,15 @@ Faster than autodiff is that nothing is summed step by step: the products of ∂
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-__all__ = ["gru", "lstm", "rnn"]
+__all__ = ["gru", "gru_before", "lstm", "rnn"]
 
 Array = jax.Array
 
@@ -76,6 +78,20 @@ def gru(params: Any, x: Array, h0: Array | None = None) -> Array:
     U, W, b, start = _opened(params, x, 3, [("h0", h0)])
     b_n = getattr(params, "b_n", None)
     return _gru(U, W, b, jnp.zeros(W.shape[1], W.dtype) if b_n is None else b_n, x, *start)
+
+
+def gru_before(params: Any, x: Array, h0: Array | None = None) -> Array:
+    """All states h (T, B, H) of the GRU that resets before the product.
+
+    Args:
+        params: U (3H, D), W (3H, H), b (3H,) or None, in blocks r z n.
+        x: (T, B, D).
+        h0: (B, H); zeros when None.
+
+    Raises `ValueError` for shapes that do not fit.
+    """
+    U, W, b, start = _opened(params, x, 3, [("h0", h0)])
+    return _gru_before(U, W, b, x, *start)
 
 
 def _opened(
@@ -155,6 +171,10 @@ def _rnn_forward(
 
 
 def _rnn_backward(activation: str, kept: Any, dstates: Array) -> tuple[Array, ...]:
+    return _rnn_back(activation, kept, dstates, jnp.zeros_like(kept[3]))[0]
+
+
+def _rnn_back(activation: str, kept: Any, dstates: Array, dlast: Array) -> tuple[Any, Array]:
     U, W, x, s0, states = kept
     _, df = _F[activation]
 
@@ -163,9 +183,9 @@ def _rnn_backward(activation: str, kept: Any, dstates: Array) -> tuple[Array, ..
         delta = (ds + carried) * df(s)  # (8), (9)
         return delta @ W, delta
 
-    ds0, delta = jax.lax.scan(step, jnp.zeros_like(s0), (states, dstates), reverse=True)
+    ds0, delta = jax.lax.scan(step, dlast, (states, dstates), reverse=True)
     dW = _outer(delta, _shifted(s0, states))  # (10)
-    return _outer(delta, x), dW, delta.sum((0, 1)), delta @ U, ds0  # (11), (12)
+    return (_outer(delta, x), dW, delta.sum((0, 1)), delta @ U, ds0), delta  # (11), (12)
 
 
 _rnn.defvjp(_rnn_forward, _rnn_backward)
@@ -195,6 +215,11 @@ def _lstm_forward(
 
 
 def _lstm_backward(kept: Any, dstates: tuple[Array, Array]) -> tuple[Array, ...]:
+    ends = jnp.zeros_like(kept[3]), jnp.zeros_like(kept[4])
+    return _lstm_back(kept, dstates, ends)[0]
+
+
+def _lstm_back(kept: Any, dstates: tuple[Array, Array], dlast: Any) -> tuple[Any, Array]:
     U, W, x, h0, c0, h, c, gates = kept
     before_c = _shifted(c0, c)
 
@@ -209,11 +234,10 @@ def _lstm_backward(kept: Any, dstates: tuple[Array, Array]) -> tuple[Array, ...]
         delta = jnp.concatenate([d_i, d_f, d_g, d_o], axis=-1)
         return (delta @ W, dc * f), delta
 
-    ends = jnp.zeros_like(h0), jnp.zeros_like(c0)
     steps = (gates, c, before_c, *dstates)
-    (dh0, dc0), delta = jax.lax.scan(step, ends, steps, reverse=True)
+    (dh0, dc0), delta = jax.lax.scan(step, dlast, steps, reverse=True)
     dW = _outer(delta, _shifted(h0, h))  # (13)
-    return _outer(delta, x), dW, delta.sum((0, 1)), delta @ U, dh0, dc0  # (14), (17)
+    return (_outer(delta, x), dW, delta.sum((0, 1)), delta @ U, dh0, dc0), delta  # (14), (17)
 
 
 _lstm.defvjp(_lstm_forward, _lstm_backward)
@@ -244,6 +268,10 @@ def _gru_forward(
 
 
 def _gru_backward(kept: Any, dstates: Array) -> tuple[Array, ...]:
+    return _gru_back(kept, dstates, jnp.zeros_like(kept[3]))[0]
+
+
+def _gru_back(kept: Any, dstates: Array, dlast: Array) -> tuple[Any, tuple[Array, Array]]:
     U, W, x, h0, h, gates = kept
     before = _shifted(h0, h)
 
@@ -257,10 +285,85 @@ def _gru_backward(kept: Any, dstates: Array) -> tuple[Array, ...]:
         epsilon = jnp.concatenate([d_r, d_z, r * d_n], axis=-1)  # (10)
         return z * dh + epsilon @ W, (delta, epsilon)
 
-    ends = jnp.zeros_like(h0)
-    dh0, (delta, epsilon) = jax.lax.scan(step, ends, (gates, before, dstates), reverse=True)
+    dh0, (delta, epsilon) = jax.lax.scan(step, dlast, (gates, before, dstates), reverse=True)
     dW, db_n = _outer(epsilon, before), epsilon.sum((0, 1))[-h0.shape[-1] :]  # (11)
-    return _outer(delta, x), dW, delta.sum((0, 1)), db_n, delta @ U, dh0  # (12), (13)
+    grads = _outer(delta, x), dW, delta.sum((0, 1)), db_n, delta @ U, dh0  # (12), (13)
+    return grads, (delta, epsilon)
 
 
 _gru.defvjp(_gru_forward, _gru_backward)
+
+
+# --- the GRU that resets before the product
+
+
+@jax.custom_vjp
+def _gru_before(U: Array, W: Array, b: Array, x: Array, h0: Array) -> Array:
+    return _gru_before_forward(U, W, b, x, h0)[0]
+
+
+def _gru_before_forward(U: Array, W: Array, b: Array, x: Array, h0: Array) -> tuple[Array, Any]:
+    W_rz, W_n = _split_rz_n(W)
+
+    def step(h: Array, u: Array) -> Any:
+        u_r, u_z, u_n = jnp.split(u, 3, axis=-1)  # (1)
+        v_r, v_z = jnp.split(h @ W_rz.T, 2, axis=-1)
+        r, z = _sigmoid(u_r + v_r), _sigmoid(u_z + v_z)  # (2)
+        q = r * h  # (3)
+        n = jnp.tanh(u_n + q @ W_n.T)  # (4)
+        h = (1 - z) * n + z * h  # (5)
+        return h, (h, (r, z, n))
+
+    _, (h, gates) = jax.lax.scan(step, h0, x @ U.T + b)
+    return h, (U, W, x, h0, h, gates)
+
+
+def _gru_before_backward(kept: Any, dstates: Array) -> tuple[Array, ...]:
+    return _gru_before_back(kept, dstates, jnp.zeros_like(kept[3]))[0]
+
+
+def _gru_before_back(kept: Any, dstates: Array, dlast: Array) -> tuple[Any, Array]:
+    U, W, x, h0, h, gates = kept
+    W_rz, W_n = _split_rz_n(W)
+    before = _shifted(h0, h)
+
+    def step(carried: Array, now: Any) -> Any:
+        (r, z, n), before, dh = now
+        dh = dh + carried  # (6)
+        d_n = dh * (1 - z) * _dtanh(n)  # (7)
+        d_z = dh * (before - n) * _dsigmoid(z)  # (8)
+        dq = d_n @ W_n  # (9)
+        d_r = dq * before * _dsigmoid(r)  # (10)
+        d_rz = jnp.concatenate([d_r, d_z], axis=-1)
+        return z * dh + r * dq + d_rz @ W_rz, jnp.concatenate([d_rz, d_n], axis=-1)
+
+    dh0, delta = jax.lax.scan(step, dlast, (gates, before, dstates), reverse=True)
+    d_rz, d_n = jnp.split(delta, [2 * h0.shape[-1]], axis=-1)
+    dW = jnp.concatenate([_outer(d_rz, before), _outer(d_n, gates[0] * before)])  # (11)
+    return (_outer(delta, x), dW, delta.sum((0, 1)), delta @ U, dh0), delta  # (12), (13)
+
+
+def _split_rz_n(W: Array) -> list[Array]:
+    """Wʳ above Wᶻ, and Wⁿ."""
+    return jnp.split(W, [2 * W.shape[1]])
+
+
+_gru_before.defvjp(_gru_before_forward, _gru_before_backward)
+
+
+# --- the same on NumPy arrays, for `engine="jax"`
+
+
+def on_numpy(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
+    """A function of this module compiled by XLA, from NumPy arrays to such, in their own precision.
+
+    The static arguments come first.
+    """
+    compiled = jax.jit(partial(function, *static))
+
+    def run(*arrays: Any) -> Any:
+        wide = any(a.dtype == np.float64 for a in jax.tree.leaves(arrays))
+        with jax.enable_x64(wide):
+            return jax.tree.map(np.array, compiled(*arrays))  # copies, which may be written to
+
+    return run

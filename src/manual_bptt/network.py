@@ -153,8 +153,8 @@ def loss_and_grads(
     """
     _door.instance("params", params, Params)
     name = network.cell.__name__.rpartition(".")[-1]
-    known = name in engines.COMPILED
-    fast = engines.compiled(engine, "network", "" if known else f"the cell {name}")
+    runs = engines.compiled(engine, name)
+    fast = engines.compiled(engine, "network") if runs else None
     if fast and len(params.layers) == 1 and _door.holds_indices("targets", targets):
         start = starts[0] if starts else ()
         given = {"mask": mask, **network.options}
@@ -164,7 +164,7 @@ def loss_and_grads(
         )
         errors: Any = None
         return loss, Grads((body,), readout.Grads(dV, dc, errors, errors))
-    if known:
+    if runs:
         network = network._replace(options={**network.options, "engine": engine})
     loss, cache = forward(network, params, x, targets, starts, mask=mask)
     return loss, backward(network, params, cache)

@@ -61,7 +61,7 @@ def _tensor(array: Any) -> Tensor:
 def _runner(cell: ModuleType, lengths: Any, options: dict[str, Any]) -> Callable[..., Any]:
     """The cell as `_Cell` calls it: x, the states at the start, then the weights."""
     count = len(starts(cell))
-    given = {**options, "engine": "numba" if engines.installed() else "numpy"}
+    given = {**options, "engine": "numba" if engines.installed("numba") else "numpy"}
 
     def run(x: Any, *arrays: Any) -> tuple[Any, Any, Callable[..., Any]]:
         start, weights = arrays[:count], arrays[count:]

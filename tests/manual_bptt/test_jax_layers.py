@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from manual_bptt import gru, lstm, rnn
+from manual_bptt import gru, gru_before, lstm, model, network, rnn
 from manual_bptt import jax as by_hand
 
 # What the layers inside JAX promise beside right gradients, which the verifier judges in
 # tests/bptt_verify/test_verify_dropins.py.
 
 T, B, D, H = 4, 3, 2, 5
-CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru}
+CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru, "gru_before": gru_before}
 
 
 def given(name):
@@ -86,3 +86,56 @@ def test_peepholes_are_refused():
     params, x = given("lstm")
     with pytest.raises(ValueError, match=r"params\.p: expected None"):
         by_hand.lstm(SimpleNamespace(**{**params._asdict(), "p": jnp.zeros(3 * H)}), x)
+
+
+# --- engine="jax": the same on NumPy arrays
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", CELLS)
+def test_on_numpy_arrays_they_are_the_readable_layers(name, dtype):
+    cell, rng = CELLS[name], np.random.default_rng(0)
+    params = cell.init(rng, D, H, bias=False, dtype=dtype)
+    x, d = rng.standard_normal((T, B, D)).astype(dtype), np.ones((T, B, H), dtype)
+    states, cache = cell.forward(params, x, engine="jax")
+    grads = cell.backward(params, cache, lstm.States(d, None) if cell is lstm else d)
+    assert grads.b is None
+    for state in states if cell is lstm else (states,):
+        assert state.dtype == dtype
+        assert not state.flags.writeable
+    for gradient in (grads.U, grads.W, grads.x):
+        assert gradient.dtype == dtype
+        gradient *= 2  # may be written to
+
+
+def test_class_indices_are_one_hot_vectors():
+    rng = np.random.default_rng(0)
+    params, x = rnn.init(rng, D, H), rng.integers(0, D, (T, B))
+    for_vectors = rnn.forward(params, np.eye(D)[x], engine="jax")[0]
+    states, cache = rnn.forward(params, x, engine="jax")
+    np.testing.assert_array_equal(states, for_vectors)
+    assert rnn.backward(params, cache, np.ones_like(states)).x is None
+
+
+def test_a_model_and_a_network_run_layer_by_layer():
+    rng = np.random.default_rng(0)
+    x, targets = rng.standard_normal((T, B, D)), rng.integers(0, 3, (T, B))
+    params = model.init(rng, D, H, 3)
+    loss, grads = model.loss_and_grads(params, x, targets, engine="jax")
+    layer = rnn.Params(params.U, params.W, params.b)
+    _, cache = rnn.forward(layer, x, engine="jax")
+    found = rnn.backward(layer, cache, grads.z @ params.V)
+    np.testing.assert_array_equal(found.W, grads.W)
+    assert loss > 0
+    weights = network.init(rng, lstm, D, H, 3, layers=2)
+    two = network.Network(lstm)
+    asked = network.Network(lstm, options={"engine": "jax"})
+    loss, _ = network.loss_and_grads(two, weights, x, targets, engine="jax")
+    assert loss == network.loss_and_grads(asked, weights, x, targets)[0]
+
+
+def test_what_jax_does_not_run_is_said():
+    rng = np.random.default_rng(0)
+    params = lstm.init(rng, D, H, peepholes=True)
+    with pytest.raises(ValueError, match=r"engine: expected 'numpy' or None for .*, got 'jax'"):
+        lstm.forward(params, np.zeros((T, B, D)), engine="jax")

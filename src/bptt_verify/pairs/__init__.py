@@ -19,6 +19,7 @@ import manual_bptt.mingru
 import manual_bptt.minlstm
 import manual_bptt.slstm
 from bptt_verify.pair import Pair
+from bptt_verify.pairs import by_jax
 from bptt_verify.pairs.article import (
     SHOWN_BY,
     model_pair,
@@ -211,8 +212,8 @@ REGISTRY: dict[str, Pair] = {
     },
 }
 
-BY_NAME = dict(REGISTRY)
-"""What can be asked for by name: those, and the compiled layers where numba is installed."""
+BY_NAME = {**REGISTRY, **by_jax.pairs(CELLS)}
+"""What can be asked for by name: those, and the layers on other engines that are installed."""
 
 if find_spec("numba") is not None:
     from bptt_verify.pairs.compiled import PAIRS as COMPILED
