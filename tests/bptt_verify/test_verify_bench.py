@@ -5,7 +5,16 @@ import pytest
 
 from bptt_verify.bench import contestants
 from bptt_verify.bench.check import WrongGradientError, check, checked
-from bptt_verify.bench.measure import best, geometric_mean, measure, ratio, spread
+from bptt_verify.bench.contestants import LARGE
+from bptt_verify.bench.measure import (
+    best,
+    geometric_mean,
+    measure,
+    ratio,
+    share_of_peak,
+    slope,
+    spread,
+)
 from bptt_verify.bench.process import ContestError, Process
 from bptt_verify.bench.work import BLOCKS, Work
 from bptt_verify.cli import main
@@ -13,7 +22,7 @@ from bptt_verify.cli import main
 # That the benchmark works; what it measures is for benchmarks, not for tests.
 
 SMALL = (5, 2, 3, 4, 6)
-NAMES = ("numpy", "jax in the scan, unroll 1", "torch.nn", "bare products")
+NAMES = ("numpy", "jax in the scan, unroll 1", "torch.nn", "bare products", "a large product")
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -23,7 +32,7 @@ def test_every_contestant_has_the_gradients_of_the_twin(cell, dtype):
     found = {
         name: {k: np.array(v) for k, v in c.prepare(work)().items()}
         for name, c in contestants.CONTESTANTS.items()
-        if c.side != "measure" and ("unroll" not in name or dtype == "float32")
+        if c.side not in ("products", "peak") and ("unroll" not in name or dtype == "float32")
     }
     assert max(check(work, found).values()) < 1
 
@@ -46,7 +55,7 @@ def test_a_point_has_every_time_and_says_what_was_compared():
     point = measure(Work("rnn", SMALL), NAMES, rounds=3, threads=1)
     assert all(len(seconds) == 3 and min(seconds) > 0 for seconds in point["seconds"].values())
     assert set(point["seconds"]) == set(point["prepare"]) == set(NAMES)
-    assert set(point["band"]["worst"]) == set(NAMES[:-1])
+    assert set(point["band"]["worst"]) == set(NAMES[:-2])
     assert best(point, "autodiff") == NAMES[1]
     middle, low, high = ratio(point, "numpy", NAMES[1])
     assert low <= middle <= high
@@ -64,6 +73,10 @@ def test_figures_are_what_they_are_called():
     assert spread([1.0, 1.0, 1.0]) == 0
     point = {"seconds": {"a": [1.0, 2.0, 4.0], "b": [2.0, 6.0, 8.0]}}
     assert ratio(point, "a", "b") == (2.0, 2.0, 3.0)
+    line = [{"sizes": {"T": n}, "took": 3 * n**2} for n in (1, 2, 4)]
+    assert slope(line, "T", lambda point: point["took"]) == pytest.approx(2)
+    half = {"operations": LARGE**3, "seconds": {"a large product": [1.0], "mine": [1.0]}}
+    assert share_of_peak(half, "mine") == 0.5
 
 
 def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
@@ -80,10 +93,26 @@ def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     assert "5 2 3 4 6" in capsys.readouterr().out
 
 
+def test_the_command_says_how_times_grow(monkeypatch, capsys):
+    few = {"T": (SMALL, (9, 2, 3, 4, 6)), "B": (SMALL, (5, 4, 3, 4, 6))}
+    monkeypatch.setattr("bptt_verify.cli.bench.GROWTH", few)
+    monkeypatch.setattr(
+        "bptt_verify.cli.bench.CONTESTANTS",
+        {name: contestants.CONTESTANTS[name] for name in ("numpy", "bare products")},
+    )
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--growth", "--cell", "gru", "--rounds", "1"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert "growth: time is some number" in out
+    assert "9 2 3 4 6" in out
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["--cell", "transformer"], "--cell: expected one of rnn, lstm, gru, got transformer"),
+        (["--quick", "--growth"], "--quick: expected without --growth, got both"),
         (["--rounds", "0"], "--rounds: expected at least 1, got 0"),
     ],
 )

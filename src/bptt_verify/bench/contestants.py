@@ -28,7 +28,7 @@ class Contestant:
         prepare: from the work to the step.
         needs: the packages that have to be installed.
         side: "ours", that of the rivals, "autodiff" or "torch.nn", or what is no rival: "drop-in",
-            "measure".
+            "products", "peak".
     """
 
     prepare: Callable[[Work], Step]
@@ -179,6 +179,22 @@ def products(work: Work) -> Step:
     return step
 
 
+LARGE = 1024
+"""Rows and columns of the product that stands for the most that the machine can do."""
+
+
+def large_product(work: Work) -> Step:
+    """One large matrix product, by the BLAS of NumPy."""
+    a = np.random.default_rng(0).standard_normal((LARGE, LARGE)).astype(work.dtype)
+    out = np.empty_like(a)
+
+    def step() -> dict[str, Any]:
+        np.matmul(a, a, out=out)
+        return {}
+
+    return step
+
+
 def _names(work: Work) -> list[str]:
     return [*(k for k in work.weights if k not in "Vc"), "x"]
 
@@ -197,5 +213,6 @@ CONTESTANTS: Mapping[str, Contestant] = {
     "numba in torch": Contestant(
         partial(torch_nn, package="manual_bptt.torch"), ("torch", "numba"), "drop-in"
     ),
-    "bare products": Contestant(products, ("numpy",), "measure"),
+    "bare products": Contestant(products, ("numpy",), "products"),
+    "a large product": Contestant(large_product, ("numpy",), "peak"),
 }

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.bench.check import check, checked
-from bptt_verify.bench.contestants import CONTESTANTS
+from bptt_verify.bench.contestants import CONTESTANTS, LARGE
 from bptt_verify.bench.process import Process
 from bptt_verify.bench.work import Work
 
@@ -23,6 +23,7 @@ def measure(
     *,
     rounds: int,
     threads: int,
+    seed: int = 0,
     said: Callable[[str], None] = lambda _: None,
 ) -> dict[str, Any]:
     """One point of the grid: every contestant's seconds in each round, as JSON has it.
@@ -41,7 +42,7 @@ def measure(
         said("comparing gradients with the twin")
         worst = check(small, {p.name: p.first for p in processes if p.first})
         seconds: dict[str, list[float]] = {name: [] for name in names}
-        order = np.random.default_rng(0)
+        order = np.random.default_rng(seed)
         for k in range(rounds):
             said(f"round {k + 1} of {rounds}")
             for at in order.permutation(len(processes)):
@@ -79,6 +80,21 @@ def ratio(point: dict[str, Any], ours: str, theirs: str) -> tuple[float, float, 
     drawn = np.random.default_rng(0).integers(0, len(ratios), (DRAWS, len(ratios)))
     low, high = np.quantile(np.median(ratios[drawn], axis=1), [0.025, 0.975])
     return float(np.median(ratios)), float(low), float(high)
+
+
+def share_of_peak(point: dict[str, Any], name: str) -> float | None:
+    """Operations a second, in those of a large matrix product in the same rounds."""
+    large = best(point, "peak")
+    if large is None:
+        return None
+    longer, _, _ = ratio(point, large, name)
+    return float(point["operations"] / (2 * LARGE**3) / longer)
+
+
+def slope(points: Sequence[dict[str, Any]], letter: str, of: Callable[[Any], float]) -> float:
+    """The exponent with which `of` a point grows in a size: the slope on logarithmic axes."""
+    sizes = [point["sizes"][letter] for point in points]
+    return float(np.polyfit(np.log(sizes), np.log([of(point) for point in points]), 1)[0])
 
 
 def geometric_mean(values: Iterable[float]) -> float:

@@ -13,7 +13,10 @@ from manual_bptt import gru, lstm, readout, rnn
 MODULES = {"rnn": rnn, "lstm": lstm, "gru": gru}
 BLOCKS = {"rnn": 1, "lstm": 4, "gru": 3}
 
-GRID = (  # T, B, D, H, C
+Sizes = tuple[int, int, int, int, int]
+"""T, B, D, H, C."""
+
+GRID: tuple[Sizes, ...] = (
     (50, 1, 8, 16, 8),
     (100, 1, 64, 64, 64),
     (100, 8, 64, 64, 64),
@@ -24,7 +27,14 @@ GRID = (  # T, B, D, H, C
     (1000, 8, 64, 128, 64),
     (35, 20, 650, 650, 1000),
 )
-QUICK = (GRID[0], GRID[2], GRID[4])
+QUICK: tuple[Sizes, ...] = (GRID[0], GRID[2], GRID[4])
+
+GROWTH: dict[str, tuple[Sizes, ...]] = {
+    "T": tuple((T, 16, 128, 128, 128) for T in (25, 50, 100, 200, 400)),
+    "B": tuple((100, B, 128, 128, 128) for B in (4, 8, 16, 32, 64)),
+    "H": tuple((100, 16, 128, H, 128) for H in (32, 64, 128, 256, 512)),
+}
+"""One letter grows, the others stay."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +42,7 @@ class Work:
     """A cell at sizes T, B, D, H, C; the loss is summed over steps and batch."""
 
     cell: str
-    sizes: tuple[int, int, int, int, int]
+    sizes: Sizes
     dtype: str = "float32"
 
     @cached_property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -15,9 +16,17 @@ from rich.table import Table
 
 from bptt_verify.bench.check import WrongGradientError
 from bptt_verify.bench.contestants import CONTESTANTS
-from bptt_verify.bench.measure import best, geometric_mean, measure, ratio, spread
+from bptt_verify.bench.measure import (
+    best,
+    geometric_mean,
+    measure,
+    ratio,
+    share_of_peak,
+    slope,
+    spread,
+)
 from bptt_verify.bench.process import ContestError
-from bptt_verify.bench.work import GRID, MODULES, QUICK, Work
+from bptt_verify.bench.work import GRID, GROWTH, MODULES, QUICK, Work
 from bptt_verify.cli.console import UsageError, Whole, check_writable, console, progress, write_json
 from bptt_verify.render import versions_line
 from bptt_verify.report import versions
@@ -31,6 +40,7 @@ def bench(
     cell: list[str] | None = None,
     dtype: Literal["float32", "float64"] = "float32",
     quick: bool = False,
+    growth: bool = False,
     rounds: Whole = 15,
     threads: Whole = 0,
     seed: Whole = 0,
@@ -52,12 +62,14 @@ def bench(
         Of weights, input and gradients.
     quick
         Three small points of the grid, few contestants and rounds: under two minutes.
+    growth
+        Instead of the grid: one size grows at a time, and the exponents with which times grow.
     rounds
         How often each contestant is timed.
     threads
         Cores that a contestant may use; 0 for all.
     seed
-        Kept for the common form of the commands: what is drawn is always the same.
+        Of the order in which contestants take turns; weights and input are always the same.
     json_file
         Write every time that was measured there, as JSON.
     """
@@ -66,6 +78,8 @@ def bench(
     for name in cells:
         if name not in MODULES:
             raise UsageError(f"--cell: expected one of {', '.join(MODULES)}, got {name}")
+    if quick and growth:
+        raise UsageError("--quick: expected without --growth, got both")
     if rounds < 1:
         raise UsageError(f"--rounds: expected at least 1, got {rounds}")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -74,17 +88,22 @@ def bench(
     if quick:
         names = [n for n in names if "unroll" not in n or n == "jax hoisted, unroll 4"]
         rounds = min(rounds, 5)
+    grid = QUICK if quick else GRID
+    if growth:
+        grid = tuple(dict.fromkeys(sizes for line in GROWTH.values() for sizes in line))
     points: list[dict[str, Any]] = []
     with progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
         task = bar.add_task("")
-        for work in (Work(c, sizes, dtype) for c in cells for sizes in (QUICK if quick else GRID)):
+        for work in (Work(c, sizes, dtype) for c in cells for sizes in grid):
             where = f"{work.cell} {' '.join(map(str, work.sizes))}"
 
             def said(what: str, where: str = where) -> None:
                 bar.update(task, description=f"{where}: {what}")
 
             try:
-                points.append(measure(work, names, rounds=rounds, threads=threads, said=said))
+                points.append(
+                    measure(work, names, rounds=rounds, threads=threads, seed=seed, said=said)
+                )
             except (WrongGradientError, ContestError) as error:
                 console.print(f"{error}", style="red", markup=False, soft_wrap=True)
                 return 1
@@ -92,6 +111,8 @@ def bench(
     if json_file is not None:
         write_json(json_file, {"machine": machine, "points": points})
     show(machine, points)
+    if growth:
+        console.print(_growth(points))
     for package in dict.fromkeys(p for c in CONTESTANTS.values() for p in c.needs):
         if find_spec(package) is None:
             console.print(f"{package} is not installed, so it takes no part", style="yellow")
@@ -103,7 +124,7 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
     for cell in dict.fromkeys(point["cell"] for point in points):
         mine = [point for point in points if point["cell"] == cell]
         table = Table(title=f"{cell}, {mine[0]['dtype']}: loss and all gradients, medians")
-        for heading in ("T B D H C", "ours, ms", "GFLOP/s"):
+        for heading in ("T B D H C", "ours, ms", "GFLOP/s", "of peak"):
             table.add_column(heading, justify="right")
         for heading in ("autodiff / ours", "torch.nn / ours", "products / ours", "memory"):
             table.add_column(heading, justify="right")
@@ -112,7 +133,7 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
             ours = best(point, "ours")
             assert ours is not None
             cells = []
-            for side in ("autodiff", "torch.nn", "measure"):
+            for side in ("autodiff", "torch.nn", "products"):
                 theirs = best(point, side)
                 if theirs is None:
                     cells.append("")
@@ -126,6 +147,7 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
                 " ".join(str(n) for n in point["sizes"].values()),
                 f"{1e3 * seconds:.3f}",
                 f"{point['operations'] / seconds / 1e9:.0f}",
+                "" if (share := share_of_peak(point, ours)) is None else f"{share:.0%}",
                 *cells,
                 _memory(point, ours),
             )
@@ -152,6 +174,31 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
         )
     console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")
     console.print(versions_line())
+
+
+def _growth(points: list[dict[str, Any]]) -> Table:
+    """The exponents with which times and operations grow in T, B and H."""
+    table = Table(title="growth: time is some number to the power of the size, exponents")
+    for heading in ("cell", "letter", "from", "to", "ours", "autodiff", "torch.nn", "operations"):
+        table.add_column(heading, justify="right")
+    for cell in dict.fromkeys(point["cell"] for point in points):
+        for letter, sizes in GROWTH.items():
+            line = [p for p in points if p["cell"] == cell and (*p["sizes"].values(),) in sizes]
+            exponents = []
+            for side in ("ours", "autodiff", "torch.nn"):
+                if any(best(point, side) is None for point in line):
+                    exponents.append("")
+                    continue
+                exponents.append(f"{slope(line, letter, partial(_fastest, side=side)):.2f}")
+            asked = slope(line, letter, lambda p: float(p["operations"]))
+            ends = line[0]["sizes"][letter], line[-1]["sizes"][letter]
+            table.add_row(cell, letter, *map(str, ends), *exponents, f"{asked:.2f}")
+    return table
+
+
+def _fastest(point: dict[str, Any], side: str) -> float:
+    """The lowest median of that side."""
+    return float(np.median(point["seconds"][best(point, side)]))
 
 
 def _memory(point: dict[str, Any], ours: str) -> str:
