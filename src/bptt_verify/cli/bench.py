@@ -124,7 +124,8 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
     for cell in dict.fromkeys(point["cell"] for point in points):
         mine = [point for point in points if point["cell"] == cell]
         table = Table(title=f"{cell}, {mine[0]['dtype']}: loss and all gradients, medians")
-        for heading in ("T B D H C", "ours, ms", "GFLOP/s", "of peak"):
+        table.add_column("T B D H C", justify="right", no_wrap=True)
+        for heading in ("ours, ms", "GFLOP/s, of peak"):
             table.add_column(heading, justify="right")
         for heading in ("autodiff / ours", "torch.nn / ours", "products / ours", "memory"):
             table.add_column(heading, justify="right")
@@ -146,8 +147,7 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
             table.add_row(
                 " ".join(str(n) for n in point["sizes"].values()),
                 f"{1e3 * seconds:.3f}",
-                f"{point['operations'] / seconds / 1e9:.0f}",
-                "" if (share := share_of_peak(point, ours)) is None else f"{share:.0%}",
+                f"{point['operations'] / seconds / 1e9:.0f}{_of_peak(point, ours)}",
                 *cells,
                 _memory(point, ours),
             )
@@ -174,6 +174,11 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
         )
     console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")
     console.print(versions_line())
+
+
+def _of_peak(point: dict[str, Any], ours: str) -> str:
+    share = share_of_peak(point, ours)
+    return "" if share is None else f", {share:.0%}"
 
 
 def _growth(points: list[dict[str, Any]]) -> Table:
