@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,6 @@ def autodiff(work: Work, *, hoisted: bool, unroll: int) -> Step:
 
     cell = {"rnn": rnn, "lstm": lstm, "gru": gru}[work.cell]
     start = (zeros, zeros) if work.cell == "lstm" else zeros
-    targets = jnp.asarray(work.targets)
 
     def loss(w: dict[str, Any]) -> Any:
         def project(x: Any) -> Any:
@@ -97,8 +97,40 @@ def autodiff(work: Work, *, hoisted: bool, unroll: int) -> Step:
         else:
             xs, body = w["x"], lambda state, x: cell(w, state, project(x))
         _, states = jax.lax.scan(body, start, xs, unroll=unroll)
-        log_o = jax.nn.log_softmax(states @ w["V"].T + w["c"])
-        return -jnp.take_along_axis(log_o, targets[..., None], axis=-1).sum()
+        return _cross_entropy(w, states, work.targets)
+
+    return _jitted(loss, work)
+
+
+def inside_jax(work: Work) -> Step:
+    """The same with the layer of `manual_bptt.jax`, whose way back is by hand."""
+    import jax
+
+    if work.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
+    layers = import_module("manual_bptt.jax")
+    names = MODULES[work.cell].Params._fields
+
+    def loss(w: dict[str, Any]) -> Any:
+        params = SimpleNamespace(**{name: w.get(name) for name in names})
+        found = getattr(layers, work.cell)(params, w["x"])
+        states = found[0] if work.cell == "lstm" else found
+        return _cross_entropy(w, states, work.targets)
+
+    return _jitted(loss, work)
+
+
+def _cross_entropy(w: dict[str, Any], states: Any, targets: Any) -> Any:
+    import jax
+    import jax.numpy as jnp
+
+    log_o = jax.nn.log_softmax(states @ w["V"].T + w["c"])
+    return -jnp.take_along_axis(log_o, jnp.asarray(targets)[..., None], axis=-1).sum()
+
+
+def _jitted(loss: Callable[[dict[str, Any]], Any], work: Work) -> Step:
+    import jax
+    import jax.numpy as jnp
 
     given = {k: jnp.asarray(v) for k, v in {**work.weights, "x": work.x}.items()}
     compiled = jax.jit(jax.value_and_grad(loss)).lower(given).compile()
@@ -210,6 +242,7 @@ CONTESTANTS: Mapping[str, Contestant] = {
         for unroll in (1, 4, 8)
     },
     "torch.nn": Contestant(partial(torch_nn, package="torch.nn"), ("torch",), "torch.nn"),
+    "by hand in jax": Contestant(inside_jax, ("jax",), "drop-in"),
     "numba in torch": Contestant(
         partial(torch_nn, package="manual_bptt.torch"), ("torch", "numba"), "drop-in"
     ),

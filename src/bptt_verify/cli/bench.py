@@ -129,7 +129,6 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
             table.add_column(heading, justify="right")
         for heading in ("autodiff / ours", "torch.nn / ours", "products / ours", "memory"):
             table.add_column(heading, justify="right")
-        ratios: dict[str, list[float]] = {"autodiff": [], "torch.nn": []}
         for point in mine:
             ours = best(point, "ours")
             assert ours is not None
@@ -140,8 +139,6 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
                     cells.append("")
                     continue
                 middle, low, high = ratio(point, ours, theirs)
-                if side in ratios:
-                    ratios[side].append(middle)
                 cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})")
             seconds = float(np.median(point["seconds"][ours]))
             table.add_row(
@@ -152,12 +149,7 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
                 _memory(point, ours),
             )
         console.print(table)
-        for side, found in ratios.items():
-            if found:
-                console.print(
-                    f"{side} / ours: geometric mean {geometric_mean(found):.2f}, "
-                    f"from {min(found):.2f} to {max(found):.2f}"
-                )
+        _say_means(mine)
     noisy = [
         (point, name)
         for point in points
@@ -174,6 +166,24 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
         )
     console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")
     console.print(versions_line())
+
+
+def _say_means(points: list[dict[str, Any]]) -> None:
+    """How many times as long the rivals take, over these points: of ours, and of each drop-in."""
+    drop_ins = [name for name, c in CONTESTANTS.items() if c.side == "drop-in"]
+    for ours in (None, *drop_ins):
+        for side in ("autodiff", "torch.nn"):
+            pairs = [(p, ours or best(p, "ours"), best(p, side)) for p in points]
+            found = [
+                ratio(p, mine, theirs)[0]
+                for p, mine, theirs in pairs
+                if mine is not None and mine in p["seconds"] and theirs is not None
+            ]
+            if found:
+                console.print(
+                    f"{side} / {ours or 'ours'}: geometric mean {geometric_mean(found):.2f}, "
+                    f"from {min(found):.2f} to {max(found):.2f}"
+                )
 
 
 def _of_peak(point: dict[str, Any], ours: str) -> str:
