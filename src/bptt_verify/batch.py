@@ -15,10 +15,14 @@ import numpy as np
 
 from bptt_verify.draw import LARGEST, Case, Drawn, entries, realise
 from bptt_verify.oracle import Answer, Oracle
+from bptt_verify.primitives import SAMPLES
 from bptt_verify.tolerance import multiplier
 
 SIDE_BY_SIDE = 256
 """Cases evaluated together, up to half more or fewer: twice as many save nothing more."""
+
+MOST = 250_000_000
+"""Numbers in all arrays of the cases of a batch: 2 GB."""
 
 FEW = 192
 """Fewer cases are not set apart: with half as many, what a batch costs once is too much."""
@@ -68,7 +72,8 @@ class Batches:
             kinds.setdefault(kind, []).append(case)
         for alike in kinds.values():
             for ceiling, apart in self._apart(alike, self._ceiling(alike[0]), {}):
-                yield from ((chosen, ceiling) for chosen in _shares(apart))
+                numbers = self._entries(ceiling) * (SAMPLES + 1)
+                yield from ((chosen, ceiling) for chosen in _shares(apart, numbers))
 
     def _apart(
         self, cases: list[Case], ceiling: Ceiling, above: Ceiling
@@ -149,8 +154,8 @@ class Batches:
         return self.confirms(case, drawn, padded.of(0, self.oracle.shapes, case.sizes))
 
 
-def _shares(cases: list[Case]) -> list[list[Case]]:
-    """These cases in equal parts."""
-    parts = max(1, round(len(cases) / SIDE_BY_SIDE))
+def _shares(cases: list[Case], each: int) -> list[list[Case]]:
+    """These cases, of so many numbers each, in equal parts."""
+    parts = max(1, round(len(cases) / SIDE_BY_SIDE), math.ceil(len(cases) * each / MOST))
     borders = [len(cases) * k // parts for k in range(parts + 1)]
     return [cases[a:b] for a, b in pairwise(borders)]

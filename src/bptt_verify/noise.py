@@ -25,7 +25,7 @@ EVERY = range(1, SAMPLES + 1)
 """All samples, by their number."""
 
 FIRST = (1, 2, 3, 10, 13, 15)
-"""Some of either kind. σ of all is at least √(6/16) of theirs, whatever the others say."""
+"""Some of either kind. σ of sixteen that begin with six such is at least √(6/16) of theirs."""
 
 
 class Places:

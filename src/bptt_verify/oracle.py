@@ -127,8 +127,8 @@ class Oracle:
     ) -> Answers:
         """The same for several cases side by side, each padded with zeros to the ceiling sizes.
 
-        With `twin`, a changed copy answers in its place. Thrifty: by a few of the samples, and σ is
-        what that of all is at least, so that what passes so passes.
+        With `twin`, a changed copy answers in its place. Thrifty: by a few samples, and σ is what
+        it is at least once ten more are drawn, so that what passes so passes whatever these say.
 
         The options of all are those of the first. A size may be below the ceiling only in letters
         whose padding changes nothing (`bptt_verify.padding`).

@@ -25,7 +25,7 @@ import numpy as np
 from manual_bptt import _door
 from manual_bptt._cells import a_cell, each_state, grouped, starts, steps, tupled
 from manual_bptt._door import Array
-from manual_bptt.schedules import Advance, Schedule, uniform
+from manual_bptt.schedules import Advance, Reverse, Schedule, uniform
 
 Loss = Callable[[int, Any], tuple[float, Any]]
 """L_p: the number of the first step of a piece and its states, as the cell gives them, to the loss
@@ -66,7 +66,8 @@ def loss_and_grads(
         inputs: whether ∂L/∂x is wanted, which is as large as x.
         options: of the cell's `forward`.
 
-    Raises `TypeError` or `ValueError` as the cell does, for a piece that is no int of at least 1,
+    Raises `TypeError` or `ValueError` as the cell does; `OverflowError` when a state leaves the
+    range of its dtype; and `TypeError` or `ValueError` for a piece that is no int of at least 1,
     for a loss that returns no pair, for the inputs' gradient of class indices, and for a schedule
     that does not go back through every piece, from the last to the first.
     """
@@ -82,13 +83,22 @@ def loss_and_grads(
 
     def run(p: int, now: list[Any]) -> tuple[Any, Any, list[Any]]:
         # (1) s of piece p, from the last state of piece p - 1
-        states, cache = cell.forward(params, x[p * k : (p + 1) * k], *now, **options)
+        try:
+            states, cache = cell.forward(params, x[p * k : (p + 1) * k], *now, **options)
+        except _door.NotFiniteError as error:
+            raise _door.NotFiniteError(f"{error} of the piece from step {p * k} on") from None
         # a copy: the last state alone is kept, not the piece it ends
-        return states, cache, [s[-1].copy() for s in tupled(states)]
+        after = [s[-1].copy() for s in tupled(states)]
+        if not all(np.isfinite(s).all() for s in after):
+            raise OverflowError(
+                f"states: left the range of {after[0].dtype} before step {min(T, (p + 1) * k)}"
+            )
+        return states, cache, after
 
     total, back = 0.0, _Back(cell, params, np.empty_like(x) if inputs else None)
     behind = n
     for action in schedule(n):
+        _check(action, behind)
         now = _kept(kept, action.first)
         if isinstance(action, Advance):
             for p in range(action.first, action.behind):
@@ -141,6 +151,14 @@ class _Back:
 def _callable(name: str, value: object) -> None:
     if not callable(value):
         raise TypeError(f"{name}: expected a function, got {type(value).__name__}")
+
+
+def _check(action: object, behind: int) -> None:
+    """An action on pieces that nobody went back through yet."""
+    if not isinstance(action, Advance | Reverse):
+        raise TypeError(f"schedule: expected Advance or Reverse, got {type(action).__name__}")
+    if not 0 <= action.first < action.behind <= behind:
+        raise ValueError(f"schedule: expected pieces of the first {behind}, got {action}")
 
 
 def _kept(kept: dict[int, list[Any]], piece: int) -> list[Any]:

@@ -24,6 +24,9 @@ LAYERS = {
 
 ENGINES = ("numpy", *HOMES)
 
+CELLS = ("rnn", "lstm", "gru", "gru_before")
+"""The cells whose `forward` can be told an engine."""
+
 MADE_OF_LAYERS = ("model", "network")
 """What runs on an engine that has it not whole as well: layer by layer."""
 

@@ -354,16 +354,24 @@ _gru_before.defvjp(_gru_before_forward, _gru_before_backward)
 # --- the same on NumPy arrays, for `engine="jax"`
 
 
-def on_numpy(function: Callable[..., Any], *static: Any) -> Callable[..., Any]:
-    """A function of this module compiled by XLA, from NumPy arrays to such, in their own precision.
-
-    The static arguments come first.
-    """
-    compiled = jax.jit(partial(function, *static))
+def on_numpy(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function compiled by XLA, from NumPy arrays to such, in their own precision."""
+    compiled = jax.jit(function)
 
     def run(*arrays: Any) -> Any:
         wide = any(a.dtype == np.float64 for a in jax.tree.leaves(arrays))
-        with jax.enable_x64(wide):
+        # some devices round the factors of products to fewer digits, unless told not to
+        with jax.enable_x64(wide), jax.default_matmul_precision("highest"):
             return jax.tree.map(np.array, compiled(*arrays))  # copies, which may be written to
+
+    return run
+
+
+def keeping_the_last(forward: Callable[..., Any]) -> Callable[..., Any]:
+    """A forward pass that returns its results and, of what it keeps, the last: no input again."""
+
+    def run(*arrays: Any) -> Any:
+        found, kept = forward(*arrays)
+        return found, kept[-1]
 
     return run

@@ -164,7 +164,7 @@ def loss_and_grads(
         )
         errors: Any = None
         return loss, Grads((body,), readout.Grads(dV, dc, errors, errors))
-    if runs:
+    if name in engines.CELLS:
         network = network._replace(options={**network.options, "engine": engine})
     loss, cache = forward(network, params, x, targets, starts, mask=mask)
     return loss, backward(network, params, cache)

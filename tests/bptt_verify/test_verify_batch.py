@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from jax import lax
 
 from bptt_verify import Pair, draw, verify
-from bptt_verify.batch import FEW
+from bptt_verify.batch import FEW, MOST, _shares
 from bptt_verify.interpreter import MixedError
 from bptt_verify.judge import Judge
 from bptt_verify.noise import ALONE, FIRST, Noise
@@ -111,6 +111,14 @@ def test_a_few_cases_share_one_ceiling():
     batches = Judge(DENSE, F64).batches
     cases = [replace(case, fills=CASES[0].fills) for case in CASES]
     assert len(list(batches.together(cases))) == 1
+
+
+def test_large_cases_stand_in_smaller_batches():
+    cases = [replace(case, fills=CASES[0].fills) for case in CASES]
+    assert len(_shares(cases, 100)) == 1
+    shares = _shares(cases, MOST // 10)
+    assert [len(share) for share in shares] == [10] * 10
+    assert [case for share in shares for case in share] == cases
 
 
 def test_the_first_samples_are_some_of_all():

@@ -94,7 +94,7 @@ def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
 
 
 def test_the_command_says_how_times_grow(monkeypatch, capsys):
-    few = {"T": (SMALL, (9, 2, 3, 4, 6)), "B": (SMALL, (5, 4, 3, 4, 6))}
+    few = {"T": (SMALL, (9, 2, 3, 4, 6)), "B": ((5, 1, 3, 4, 6), SMALL, (5, 4, 3, 4, 6))}
     monkeypatch.setattr("bptt_verify.cli.bench.GROWTH", few)
     monkeypatch.setattr(
         "bptt_verify.cli.bench.CONTESTANTS",
@@ -106,6 +106,8 @@ def test_the_command_says_how_times_grow(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert "growth: time is some number" in out
     assert "9 2 3 4 6" in out
+    rows = [line.strip("│ \n").split("│") for line in out.splitlines() if " B " in line]
+    assert [cell.strip() for cell in rows[-1][:4]] == ["gru", "B", "1", "4"]
 
 
 @pytest.mark.parametrize(

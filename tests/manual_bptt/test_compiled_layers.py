@@ -5,7 +5,7 @@ from manual_bptt import engines, gru, gru_before, lstm, mingru, model, network, 
 from manual_bptt.activations import Activation
 from manual_bptt.compiled import threads
 
-# That the compiled gradients are right is for tests/bptt_verify/test_verify_compiled.py; here is
+# That the compiled gradients are right is for tests/bptt_verify/test_verify_engines.py; here is
 # what else they promise.
 
 CELLS = {"rnn": rnn, "lstm": lstm, "gru": gru, "gru_before": gru_before}
@@ -44,7 +44,7 @@ def same(one, other):
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_fixed_number_of_threads_gives_the_same_bits(cell, count, monkeypatch):
-    monkeypatch.setattr(threads, "_worth", 1)
+    monkeypatch.setattr(threads, "WORTH_IT", 1)
     threads.use(count)
     given = draw(cell)
     same(run(cell, *given)[1], run(cell, *given)[1])
@@ -52,7 +52,7 @@ def test_a_fixed_number_of_threads_gives_the_same_bits(cell, count, monkeypatch)
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_states_and_what_belongs_to_one_sequence_do_not_depend_on_the_threads(cell, monkeypatch):
-    monkeypatch.setattr(threads, "_worth", 1)
+    monkeypatch.setattr(threads, "WORTH_IT", 1)
     given = draw(cell)
     threads.use(1)
     states, grads = run(cell, *given)
@@ -180,3 +180,17 @@ def test_doors_are_those_of_the_readable_layers():
         network.loss_and_grads(
             network.Network(rnn), wrong, x, np.zeros((T, B), int), engine="numba"
         )
+
+
+def test_an_engine_that_is_named_counts_more_than_the_preferred_one():
+    rng = np.random.default_rng(0)
+    params = network.init(rng, lstm, D, H, C)
+    x, targets = rng.standard_normal((T, B, D)), rng.integers(0, C, (T, B))
+    net = network.Network(lstm)
+    plain = network.loss_and_grads(net, params, x, targets)[1]
+    engines.prefer("numba")
+    try:
+        named = network.loss_and_grads(net, params, x, targets, engine="numpy")[1]
+    finally:
+        engines.prefer("numpy")
+    np.testing.assert_array_equal(named.layers[0].delta, plain.layers[0].delta)

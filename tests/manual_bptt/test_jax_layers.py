@@ -1,3 +1,4 @@
+from importlib import import_module
 from types import SimpleNamespace
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from manual_bptt import gru, gru_before, lstm, model, network, rnn
 from manual_bptt import jax as by_hand
+from manual_bptt.activations import Activation
 
 # What the layers inside JAX promise beside right gradients, which the verifier judges in
 # tests/bptt_verify/test_verify_dropins.py.
@@ -91,30 +93,47 @@ def test_peepholes_are_refused():
 # --- engine="jax": the same on NumPy arrays
 
 
+def run(cell, params, x, engine="jax"):
+    """The states one by one, and the gradients by name."""
+    states, cache = cell.forward(params, x, engine=engine)
+    d = np.linspace(-1, 1, T * B * H).reshape(T, B, H).astype(params.U.dtype)
+    grads = cell.backward(params, cache, lstm.States(d, -d) if cell is lstm else d)
+    return states if cell is lstm else (states,), grads._asdict()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("name", CELLS)
-def test_on_numpy_arrays_they_are_the_readable_layers(name, dtype):
+def test_without_bias_is_with_zeros_for_it(name, dtype):
+    # with it, tests/bptt_verify/test_verify_engines.py holds them against the twin
     cell, rng = CELLS[name], np.random.default_rng(0)
     params = cell.init(rng, D, H, bias=False, dtype=dtype)
-    x, d = rng.standard_normal((T, B, D)).astype(dtype), np.ones((T, B, H), dtype)
-    states, cache = cell.forward(params, x, engine="jax")
-    grads = cell.backward(params, cache, lstm.States(d, None) if cell is lstm else d)
-    assert grads.b is None
-    for state in states if cell is lstm else (states,):
-        assert state.dtype == dtype
-        assert not state.flags.writeable
-    for gradient in (grads.U, grads.W, grads.x):
-        assert gradient.dtype == dtype
-        gradient *= 2  # may be written to
+    x = rng.standard_normal((T, B, D)).astype(dtype)
+    zeros = {k: np.zeros(len(params.U), dtype) for k in ("b",)}
+    if cell is gru:
+        zeros["b_n"] = np.zeros(H, dtype)
+    states, grads = run(cell, params, x)
+    same, wanted = run(cell, params._replace(**zeros), x)
+    for a, b in zip(states, same, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert a.dtype == dtype
+        assert not a.flags.writeable
+    for k, g in grads.items():
+        if k in (*zeros, "p", "P"):
+            assert g is None
+        else:
+            np.testing.assert_array_equal(g, wanted[k])
+            g *= 2  # may be written to
 
 
 def test_class_indices_are_one_hot_vectors():
     rng = np.random.default_rng(0)
     params, x = rnn.init(rng, D, H), rng.integers(0, D, (T, B))
-    for_vectors = rnn.forward(params, np.eye(D)[x], engine="jax")[0]
-    states, cache = rnn.forward(params, x, engine="jax")
-    np.testing.assert_array_equal(states, for_vectors)
-    assert rnn.backward(params, cache, np.ones_like(states)).x is None
+    (states,), grads = run(rnn, params, x)
+    (same,), wanted = run(rnn, params, np.eye(D)[x])
+    np.testing.assert_array_equal(states, same)
+    assert grads.pop("x") is None
+    for k, g in grads.items():
+        np.testing.assert_array_equal(g, wanted[k])
 
 
 def test_a_model_and_a_network_run_layer_by_layer():
@@ -139,3 +158,9 @@ def test_what_jax_does_not_run_is_said():
     params = lstm.init(rng, D, H, peepholes=True)
     with pytest.raises(ValueError, match=r"engine: expected 'numpy' or None for .*, got 'jax'"):
         lstm.forward(params, np.zeros((T, B, D)), engine="jax")
+    with pytest.raises(ValueError, match="params: expected none of peepholes or a projection"):
+        import_module("manual_bptt.by_jax.lstm").forward(params, np.zeros((T, B, D)))
+    own = Activation("tanh", np.sin, np.cos)
+    layer = rnn.init(rng, D, H)
+    with pytest.raises(ValueError, match="activation: expected one of this package"):
+        import_module("manual_bptt.by_jax.rnn").forward(layer, np.zeros((T, B, D)), None, own)

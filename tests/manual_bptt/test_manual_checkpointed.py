@@ -1,7 +1,7 @@
 """Long sequences: schedules are as cheap as their formulas, and no schedule changes a bit."""
 
 import tracemalloc
-from functools import cache
+from functools import cache, partial
 from math import ceil, isqrt
 
 import numpy as np
@@ -192,6 +192,14 @@ def test_memory_is_that_of_the_pieces_and_states_that_are_kept():
         ({"loss": 1.0}, TypeError, "loss: expected a function, got float"),
         ({"loss": lambda *_: 0.0}, TypeError, r"loss: expected \(loss of the piece, cotangents"),
         ({"schedule": 3}, TypeError, "schedule: expected a function, got int"),
+        ({"schedule": lambda _: [(0, 3)]}, TypeError, "schedule: expected Advance or Reverse, got"),
+        ({"schedule": lambda _: [Reverse(2, 1)]}, ValueError, "schedule: expected pieces of the f"),
+        (
+            {"schedule": lambda _: [Advance(0, 2), Reverse(2, 3), Advance(0, 3)]},
+            ValueError,
+            "schedule: expected pieces of the first 2, got Advance",
+        ),
+        ({"x": np.full((12, 2, 3), np.nan)}, ValueError, r"got nan at \(0, 0, 0\) of the piece fr"),
         ({"schedule": lambda _: [Reverse(1, 3)]}, ValueError, "schedule: expected one of the stat"),
         ({"schedule": lambda _: [Reverse(0, 2)]}, ValueError, "schedule: expected piece 2 next"),
         ({"schedule": lambda _: [Advance(0, 1)]}, ValueError, "schedule: expected all of 3 pieces"),
@@ -206,6 +214,14 @@ def test_errors_name_the_argument(changed, error, says):
     positional = [arguments.pop(k) for k in ("cell", "params", "x", "loss")]
     with pytest.raises(error, match=says):
         checkpointed.loss_and_grads(*positional, **arguments)
+
+
+def test_a_state_that_leaves_the_range_is_said():
+    params = rnn.Params(np.ones((1, 1)), np.full((1, 1), 1e200))
+    x = np.ones((9, 1, 1))
+    run = partial(checkpointed.loss_and_grads, rnn, params, x, lambda *_: (0.0, None))
+    with np.errstate(over="ignore"), pytest.raises(OverflowError, match="float64 before step 4"):
+        run(piece=4, activation="relu")
 
 
 @pytest.mark.parametrize("function", [everything, uniform, binomial])

@@ -198,7 +198,8 @@ def _growth(points: list[dict[str, Any]]) -> Table:
         table.add_column(heading, justify="right")
     for cell in dict.fromkeys(point["cell"] for point in points):
         for letter, sizes in GROWTH.items():
-            line = [p for p in points if p["cell"] == cell and (*p["sizes"].values(),) in sizes]
+            at = {(*p["sizes"].values(),): p for p in points if p["cell"] == cell}
+            line = [at[each] for each in sizes]
             exponents = []
             for side in ("ours", "autodiff", "torch.nn"):
                 if any(best(point, side) is None for point in line):

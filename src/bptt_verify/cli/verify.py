@@ -97,6 +97,8 @@ def verify(
     most = MOST_WORKERS * (os.cpu_count() or 1)
     if not 1 <= workers <= most:
         raise UsageError(f"--workers: expected 1 to {most}, a few for each core, got {workers}")
+    if isolate and any(p.origin in BY_NAME and p.name.endswith("-jax") for p in pairs):
+        raise UsageError("--isolate: expected another engine: JAX does not run in a forked process")
     cores = os.cpu_count() or 1
     with progress() as bar:
         if target is None and case is None and workers == 1 and cores > 1:

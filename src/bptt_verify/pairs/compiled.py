@@ -66,19 +66,27 @@ CELLS = {
 }
 
 
-def finely(pair: Pair) -> Pair:
-    """The pair with its work cut finely, so that small cases have borders between blocks too.
+CUTS = ((6, 3), (threads.ROWS, 1), (20, 2))
+"""Rows of a block and threads."""
 
-    And between the threads' parts of a batch.
+
+def finely(pair: Pair) -> Pair:
+    """The pair with its work cut in several ways, by the shape of x.
+
+    So small cases too have borders between blocks, and between the threads' parts of a batch.
     """
 
     def forward(i: Arrays, **options: Any) -> tuple[Arrays, Any]:
-        with threads.finely(rows=6, count=3):
-            return pair.forward(i, **options)
+        T, B, *_ = i["x"].shape
+        cut = CUTS[(T + B) % len(CUTS)]
+        with threads.finely(*cut):
+            outputs, kept = pair.forward(i, **options)
+        return outputs, (cut, kept)
 
     def backward(kept: Any, d: Arrays) -> Arrays:
         assert pair.backward is not None
-        with threads.finely(rows=6, count=3):
+        cut, kept = kept
+        with threads.finely(*cut):
             found: Arrays = pair.backward(kept, d)
         return found
 

@@ -12,7 +12,8 @@ from manual_bptt._door import Array
 
 Params, States, Grads, init = lstm.Params, lstm.States, lstm.Grads, lstm.init
 
-_forth, _back = jax.on_numpy(jax._lstm_forward), jax.on_numpy(jax._lstm_back)
+_forth = jax.on_numpy(jax.keeping_the_last(jax._lstm_forward))
+_back = jax.on_numpy(jax._lstm_back)
 
 
 def forward(
@@ -24,12 +25,14 @@ def forward(
     forget_offset: float = 0.0,
 ) -> tuple[lstm.States, lstm.Cache]:
     """Equations (1) to (6), as `manual_bptt.lstm.forward`; φ is added to the bias."""
+    if lacks := lstm._lacking(params):
+        raise ValueError(f"params: expected none of {lacks}")
     sizes, (U, W, b, _, _), x, h0, c0, offset = lstm._opened(params, x, h0, c0, forget_offset)
     H = W.shape[1]
     b = np.zeros(4 * H, U.dtype) if b is None else b.copy()
     b[H : 2 * H] += offset
     (h, c), kept = _forth(U, W, b, x, h0, c0)
-    gates = np.concatenate(kept[-1], axis=-1)
+    gates = np.concatenate(kept, axis=-1)
     h.flags.writeable = c.flags.writeable = False
     return lstm.States(h, c), lstm.Cache(x, h0, c0, gates, h, c, sizes, "jax")
 

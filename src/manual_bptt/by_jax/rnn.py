@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,19 @@ from manual_bptt.activations import Activation
 
 Params, Grads, init = rnn.Params, rnn.Grads, rnn.init
 
-_forth = cache(lambda f: jax.on_numpy(jax._rnn_forward, f))
-_back = cache(lambda f: jax.on_numpy(jax._rnn_back, f))
+_forth = cache(lambda f: jax.on_numpy(lambda *given: jax._rnn_forward(f, *given)[0]))
+_back = cache(lambda f: jax.on_numpy(partial(jax._rnn_back, f)))
 
 
 def forward(
     params: rnn.Params, x: Array, s0: Array | None = None, activation: str | Activation = "tanh"
 ) -> tuple[Array, rnn.Cache]:
     """Equations (1) and (2), as `manual_bptt.rnn.forward`."""
+    if lacks := rnn._lacking(activation):
+        raise ValueError(f"activation: expected one of this package, got {lacks}")
     f, sizes, (U, W, b), x, s0 = rnn._opened(params, x, s0, activation)
     b = np.zeros(len(W), W.dtype) if b is None else b
-    states, _ = _forth(f.name)(U, W, b, _vectors(x, U), s0)
+    states = _forth(f.name)(U, W, b, _vectors(x, U), s0)
     states.flags.writeable = False
     return states, rnn.Cache(x, s0, states, f, sizes, "jax")
 
@@ -43,4 +45,8 @@ def backward(
 
 def _vectors(x: Array, U: Array) -> Array:
     """Class indices as one-hot vectors."""
-    return x if x.ndim == 3 else np.eye(U.shape[1], dtype=U.dtype)[x]
+    if x.ndim == 3:
+        return x
+    hot = np.zeros((*x.shape, U.shape[1]), U.dtype)  # (T, B, D)
+    np.put_along_axis(hot, x[..., None], 1, axis=-1)
+    return hot

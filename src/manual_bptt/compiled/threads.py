@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ all of them to be fast, and few enough to stay near the processor."""
 
 _count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _pool: ThreadPoolExecutor | None = None
-_worth, _rows = WORTH_IT, ROWS
+_cut = threading.local()
 
 
 def use(count: int) -> None:
@@ -46,25 +47,26 @@ def use(count: int) -> None:
 def finely(rows: int, count: int) -> Iterator[None]:
     """Blocks of so few rows, and so many threads however little there is to do.
 
-    So that small batches have borders too, for whoever tests; not in several threads at once.
+    In the calling thread, for whoever tests: so that small batches have borders too.
     """
-    global _rows, _count, _worth
-    before = _rows, _count, _worth
-    _rows, _count, _worth = rows, count, 1
+    before = getattr(_cut, "finely", None)
+    _cut.finely = rows, count
     try:
         yield
     finally:
-        _rows, _count, _worth = before
+        _cut.finely = before
 
 
 def rows() -> int:
     """How many rows a block has at most, but for a single step that has more."""
-    return _rows
+    finely = getattr(_cut, "finely", None)
+    return finely[0] if finely else ROWS
 
 
 def chunks(B: int, work: int) -> list[tuple[int, int]]:
     """The first of its sequences and their number, for each thread that gets some."""
-    many = min(_count, B, max(1, work // _worth))
+    finely = getattr(_cut, "finely", None)
+    many = min(B, finely[1] if finely else min(_count, max(1, work // WORTH_IT)))
     ends = [B * k // many for k in range(many + 1)]
     return [(b, end - b) for b, end in pairwise(ends)]
 
@@ -74,7 +76,7 @@ def run(jobs: Sequence[Callable[[], R]]) -> list[R]:
     global _pool
     first, *others = jobs
     if others and _pool is None:
-        _pool = ThreadPoolExecutor(_count - 1, thread_name_prefix="manual_bptt")
+        _pool = ThreadPoolExecutor(max(1, _count - 1), thread_name_prefix="manual_bptt")
     waiting = [_pool.submit(job) for job in others] if _pool else []
     return [first(), *(job.result() for job in waiting)]
 
