@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -95,6 +95,24 @@ def slope(points: Sequence[dict[str, Any]], letter: str, of: Callable[[Any], flo
     """The exponent with which `of` a point grows in a size: the slope on logarithmic axes."""
     sizes = [point["sizes"][letter] for point in points]
     return float(np.polyfit(np.log(sizes), np.log([of(point) for point in points]), 1)[0])
+
+
+def means(points: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """How many times as long the rivals take, over these points: of ours, and of each drop-in."""
+    drop_ins = [name for name, c in CONTESTANTS.items() if c.side == "drop-in"]
+    for name in (None, *drop_ins):
+        for side in ("autodiff", "torch.nn"):
+            pairs = [(p, name or best(p, "ours"), best(p, side)) for p in points]
+            found = [
+                ratio(p, mine, theirs)[0]
+                for p, mine, theirs in pairs
+                if mine is not None and mine in p["seconds"] and theirs is not None
+            ]
+            if found:
+                yield (
+                    f"{side} / {name or 'ours'}: geometric mean {geometric_mean(found):.2f}, "
+                    f"from {min(found):.2f} to {max(found):.2f}"
+                )
 
 
 def geometric_mean(values: Iterable[float]) -> float:

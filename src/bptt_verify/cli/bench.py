@@ -18,7 +18,7 @@ from bptt_verify.bench.check import WrongGradientError
 from bptt_verify.bench.contestants import CONTESTANTS
 from bptt_verify.bench.measure import (
     best,
-    geometric_mean,
+    means,
     measure,
     ratio,
     share_of_peak,
@@ -149,7 +149,8 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
                 _memory(point, ours),
             )
         console.print(table)
-        _say_means(mine)
+        for line in means(mine):
+            console.print(line)
     noisy = [
         (point, name)
         for point in points
@@ -166,24 +167,6 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
         )
     console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")
     console.print(versions_line())
-
-
-def _say_means(points: list[dict[str, Any]]) -> None:
-    """How many times as long the rivals take, over these points: of ours, and of each drop-in."""
-    drop_ins = [name for name, c in CONTESTANTS.items() if c.side == "drop-in"]
-    for ours in (None, *drop_ins):
-        for side in ("autodiff", "torch.nn"):
-            pairs = [(p, ours or best(p, "ours"), best(p, side)) for p in points]
-            found = [
-                ratio(p, mine, theirs)[0]
-                for p, mine, theirs in pairs
-                if mine is not None and mine in p["seconds"] and theirs is not None
-            ]
-            if found:
-                console.print(
-                    f"{side} / {ours or 'ours'}: geometric mean {geometric_mean(found):.2f}, "
-                    f"from {min(found):.2f} to {max(found):.2f}"
-                )
 
 
 def _of_peak(point: dict[str, Any], ours: str) -> str:
