@@ -1,5 +1,6 @@
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -23,6 +24,13 @@ from bptt_verify.cli import main
 
 SMALL = (5, 2, 3, 4, 6)
 NAMES = ("numpy", "jax in the scan, unroll 1", "torch.nn", "bare products", "a large product")
+
+
+@pytest.fixture(autouse=True)
+def precision_as_before():
+    before = jax.config.jax_enable_x64
+    yield  # a contestant sets it, in what is its own process elsewhere
+    jax.config.update("jax_enable_x64", before)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
