@@ -10,22 +10,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bptt_verify.bench.measure import best, means, ratio, share_of_peak, spread
-
-Point = dict[str, Any]
-
-RIVALS = ("autodiff", "torch.nn")
-HEAD = (
-    *("T B D H C", "ours, ms", "GFLOP/s", "of peak", "autodiff / ours", "torch.nn / ours"),
-    *("products / ours", "MiB, ours", "MiB, autodiff"),
-)
+from bptt_verify.bench.measure import means, spread
+from bptt_verify.bench.table import HEADINGS, Point, cells
 
 
 def page(runs: list[dict[str, Any]]) -> Iterator[str]:
@@ -48,47 +41,18 @@ def table(cell: str, dtype: str, points: list[Point]) -> Iterator[str]:
     yield ""
     yield f"## {cell}, {dtype}"
     yield ""
-    yield row(HEAD)
-    yield row(["---:"] * len(HEAD))
-    for point in points:
-        ours = best(point, "ours")
-        assert ours is not None
-        seconds = float(np.median(point["seconds"][ours]))
-        share = share_of_peak(point, ours)
-        yield row(
-            [
-                " ".join(map(str, point["sizes"].values())),
-                f"{1e3 * seconds:.3f}",
-                f"{point['operations'] / seconds / 1e9:.0f}",
-                "" if share is None else f"{share:.0%}",
-                *(against(point, ours, best(point, side)) for side in (*RIVALS, "products")),
-                memory(point, ours),
-                memory(point, best(point, "autodiff")),
-            ]
-        )
+    yield row(HEADINGS)
+    yield row(["---:"] * len(HEADINGS))
+    yield from (row(cells(point)) for point in points)
     yield ""
     yield from (f"- {line}" for line in means(points))
     spreads = [spread(seconds) for p in points for seconds in p["seconds"].values()]
     yield f"- half the spread of the middle half of the rounds: median {np.median(spreads):.1%}"
 
 
-def row(cells: Any) -> str:
+def row(texts: Iterable[str]) -> str:
     """A line of a table."""
-    return f"| {' | '.join(cells)} |"
-
-
-def against(point: Point, ours: str, theirs: str | None) -> str:
-    """How many times as long theirs takes, with its interval."""
-    if theirs is None:
-        return ""
-    middle, low, high = ratio(point, ours, theirs)
-    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
-
-
-def memory(point: Point, name: str | None) -> str:
-    """MiB above the level before the step."""
-    level = point["memory"][name] if name else None
-    return "" if level is None else f"{level['peak'] - level['idle']:.0f}"
+    return f"| {' | '.join(texts)} |"
 
 
 if __name__ == "__main__":

@@ -61,10 +61,7 @@ def autodiff(work: Work, *, hoisted: bool, unroll: int) -> Step:
     import jax
     import jax.numpy as jnp
 
-    if work.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
     _, B, _, H, _ = work.sizes
-    zeros = jnp.zeros((B, H), work.dtype)
 
     def rnn(w: Any, state: Any, u: Any) -> Any:
         s = jnp.tanh(u + state @ w["W"].T)
@@ -86,9 +83,11 @@ def autodiff(work: Work, *, hoisted: bool, unroll: int) -> Step:
         return h, h
 
     cell = {"rnn": rnn, "lstm": lstm, "gru": gru}[work.cell]
-    start = (zeros, zeros) if work.cell == "lstm" else zeros
 
     def loss(w: dict[str, Any]) -> Any:
+        zeros = jnp.zeros((B, H), work.dtype)
+        start = (zeros, zeros) if work.cell == "lstm" else zeros
+
         def project(x: Any) -> Any:
             return x @ w["U"].T + w["b"]
 
@@ -104,10 +103,6 @@ def autodiff(work: Work, *, hoisted: bool, unroll: int) -> Step:
 
 def inside_jax(work: Work) -> Step:
     """The same with the layer of `manual_bptt.jax`, whose way back is by hand."""
-    import jax
-
-    if work.dtype == "float64":
-        jax.config.update("jax_enable_x64", True)
     layers = import_module("manual_bptt.jax")
     names = MODULES[work.cell].Params._fields
 
@@ -132,6 +127,8 @@ def _jitted(loss: Callable[[dict[str, Any]], Any], work: Work) -> Step:
     import jax
     import jax.numpy as jnp
 
+    if work.dtype == "float64":
+        jax.config.update("jax_enable_x64", True)
     given = {k: jnp.asarray(v) for k, v in {**work.weights, "x": work.x}.items()}
     compiled = jax.jit(jax.value_and_grad(loss)).lower(given).compile()
 

@@ -20,12 +20,11 @@ from bptt_verify.bench.measure import (
     best,
     means,
     measure,
-    ratio,
-    share_of_peak,
     slope,
     spread,
 )
 from bptt_verify.bench.process import ContestError
+from bptt_verify.bench.table import HEADINGS, cells
 from bptt_verify.bench.work import GRID, GROWTH, MODULES, QUICK, Work
 from bptt_verify.cli.console import UsageError, Whole, check_writable, console, progress, write_json
 from bptt_verify.render import versions_line
@@ -124,30 +123,10 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
     for cell in dict.fromkeys(point["cell"] for point in points):
         mine = [point for point in points if point["cell"] == cell]
         table = Table(title=f"{cell}, {mine[0]['dtype']}: loss and all gradients, medians")
-        table.add_column("T B D H C", justify="right", no_wrap=True)
-        for heading in ("ours, ms", "GFLOP/s, of peak"):
-            table.add_column(heading, justify="right")
-        for heading in ("autodiff / ours", "torch.nn / ours", "products / ours", "memory"):
-            table.add_column(heading, justify="right")
+        for heading in HEADINGS:
+            table.add_column(heading, justify="right", no_wrap=heading == HEADINGS[0])
         for point in mine:
-            ours = best(point, "ours")
-            assert ours is not None
-            cells = []
-            for side in ("autodiff", "torch.nn", "products"):
-                theirs = best(point, side)
-                if theirs is None:
-                    cells.append("")
-                    continue
-                middle, low, high = ratio(point, ours, theirs)
-                cells.append(f"{middle:.2f} ({low:.2f}-{high:.2f})")
-            seconds = float(np.median(point["seconds"][ours]))
-            table.add_row(
-                " ".join(str(n) for n in point["sizes"].values()),
-                f"{1e3 * seconds:.3f}",
-                f"{point['operations'] / seconds / 1e9:.0f}{_of_peak(point, ours)}",
-                *cells,
-                _memory(point, ours),
-            )
+            table.add_row(*cells(point))
         console.print(table)
         for line in means(mine):
             console.print(line)
@@ -167,11 +146,6 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
         )
     console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")
     console.print(versions_line())
-
-
-def _of_peak(point: dict[str, Any], ours: str) -> str:
-    share = share_of_peak(point, ours)
-    return "" if share is None else f", {share:.0%}"
 
 
 def _growth(points: list[dict[str, Any]]) -> Table:
@@ -198,15 +172,6 @@ def _growth(points: list[dict[str, Any]]) -> Table:
 def _fastest(point: dict[str, Any], side: str) -> float:
     """The lowest median of that side."""
     return float(np.median(point["seconds"][best(point, side)]))
-
-
-def _memory(point: dict[str, Any], ours: str) -> str:
-    """MiB above the level before the step: ours and that of autodiff."""
-    theirs = best(point, "autodiff")
-    levels = [point["memory"][n] for n in (ours, theirs) if n is not None]
-    if None in levels:
-        return ""
-    return " / ".join(f"{level['peak'] - level['idle']:.0f}" for level in levels)
 
 
 def _cpu() -> str:
