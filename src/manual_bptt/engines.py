@@ -16,12 +16,6 @@ from typing import Any
 HOMES = {"numba": "manual_bptt.compiled", "jax": "manual_bptt.by_jax"}
 """Where the layers of an engine are."""
 
-LAYERS = {
-    "numba": ("rnn", "lstm", "gru", "gru_before", "model", "network"),
-    "jax": ("rnn", "lstm", "gru", "gru_before"),
-}
-"""What each has."""
-
 ENGINES = ("numpy", *HOMES)
 
 CELLS = ("rnn", "lstm", "gru", "gru_before")
@@ -29,6 +23,9 @@ CELLS = ("rnn", "lstm", "gru", "gru_before")
 
 MADE_OF_LAYERS = ("model", "network")
 """What runs on an engine that has it not whole as well: layer by layer."""
+
+LAYERS = {"numba": (*CELLS, *MADE_OF_LAYERS), "jax": CELLS}
+"""What each engine has."""
 
 _preferred: str | None = "numpy"
 

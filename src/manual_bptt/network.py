@@ -22,6 +22,7 @@ from numpy.typing import DTypeLike
 
 from manual_bptt import _door, _tree, engines, readout, rnn, stack
 from manual_bptt._door import Array
+from manual_bptt._flat import one_hot
 
 States = tuple[tuple[Array, ...], ...]
 """For each layer its states, of one step (B, ·) or of all (T, B, ·)."""
@@ -181,6 +182,4 @@ def _taken(network: Network, params: Params, x: Array) -> Array:
         return x
     U = params.layers[0].U  # (·, D)
     x = _door.Shapes().integers("x", x, "T B", below=U.shape[1])
-    hot = np.zeros((*x.shape, U.shape[1]), U.dtype)  # (T, B, D)
-    np.put_along_axis(hot, x[..., None], 1, axis=-1)
-    return hot
+    return one_hot(x, U.shape[1], U.dtype)

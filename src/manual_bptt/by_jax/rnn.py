@@ -9,6 +9,7 @@ import numpy as np
 
 from manual_bptt import jax, rnn
 from manual_bptt._door import Array
+from manual_bptt._flat import one_hot
 from manual_bptt.activations import Activation
 
 Params, Grads, init = rnn.Params, rnn.Grads, rnn.init
@@ -45,8 +46,4 @@ def backward(
 
 def _vectors(x: Array, U: Array) -> Array:
     """Class indices as one-hot vectors."""
-    if x.ndim == 3:
-        return x
-    hot = np.zeros((*x.shape, U.shape[1]), U.dtype)  # (T, B, D)
-    np.put_along_axis(hot, x[..., None], 1, axis=-1)
-    return hot
+    return x if x.ndim == 3 else one_hot(x, U.shape[1], U.dtype)

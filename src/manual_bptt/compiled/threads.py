@@ -25,9 +25,16 @@ ROWS = 256
 """About how many rows, steps times sequences, are worked on at a time: enough for the products over
 all of them to be fast, and few enough to stay near the processor."""
 
+
+class _Cut(threading.local):
+    """Rows of a block and threads, where the calling thread is told to cut finely."""
+
+    told: tuple[int, int] | None = None
+
+
 _count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _pool: ThreadPoolExecutor | None = None
-_cut = threading.local()
+_cut = _Cut()
 
 
 def use(count: int) -> None:
@@ -49,24 +56,23 @@ def finely(rows: int, count: int) -> Iterator[None]:
 
     In the calling thread, for whoever tests: so that small batches have borders too.
     """
-    before = getattr(_cut, "finely", None)
-    _cut.finely = rows, count
+    before = _cut.told
+    _cut.told = rows, count
     try:
         yield
     finally:
-        _cut.finely = before
+        _cut.told = before
 
 
 def rows() -> int:
     """How many rows a block has at most, but for a single step that has more."""
-    finely = getattr(_cut, "finely", None)
-    return finely[0] if finely else ROWS
+    return _cut.told[0] if _cut.told else ROWS
 
 
 def chunks(B: int, work: int) -> list[tuple[int, int]]:
     """The first of its sequences and their number, for each thread that gets some."""
-    finely = getattr(_cut, "finely", None)
-    many = min(B, finely[1] if finely else min(_count, max(1, work // WORTH_IT)))
+    most = _cut.told[1] if _cut.told else min(_count, max(1, work // WORTH_IT))
+    many = min(B, most)
     ends = [B * k // many for k in range(many + 1)]
     return [(b, end - b) for b, end in pairwise(ends)]
 
