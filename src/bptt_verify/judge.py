@@ -83,7 +83,6 @@ class Judge:
         self.batches = Batches(self.oracle, dtype)
         self.properties = properties.of(pair)
         self._passed: dict[str, int] = {}
-        self._failed = set[str]()
         self._worst: Rows = {}
         self._ran = 0
         self._late = 0
@@ -125,7 +124,6 @@ class Judge:
                 found = self._verdict(answers.of(k, self.oracle.shapes, case.sizes), r)
             if self._to_be_confirmed(case, found):
                 found = self._verdict(self.oracle.answer(case, d, self.dtype), r)
-                self._failed |= _wrong(found or {})
             for name, c in (found or {}).items():
                 self._worst[name] = worse(self._worst.get(name, c), c)
             yield case, found
@@ -185,7 +183,7 @@ class Judge:
         if found is None:
             return True
         if wrong := _wrong(found):
-            return not wrong <= self._failed
+            return not wrong <= _wrong(self._worst)
         before = self._passed.get(kind := str(case.options), 0)
         self._passed[kind] = before + 1
         return before % CONFIRMED == 0
