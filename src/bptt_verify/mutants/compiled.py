@@ -19,18 +19,13 @@ LAYERS = {"rnn-numba": rnn, "lstm-numba": lstm, "gru-numba": gru, "gru-before-nu
 
 # The lines that are right in several of these modules.
 PER_PART = "for t in range((T - 1) // steps * steps, -1, -steps):"
-CACHED = {
-    rnn: ("import PLAIN, TALLEST\n", "PLAIN"),
-    **dict.fromkeys((lstm, gru, gru_before), ("import FUSED, PLAIN, TALLEST\n", "FUSED, PLAIN")),
-}
-"""Where each gets how it is compiled, and the names of that."""
 
 
 def _mutants(pair: str, *given: tuple[str, str, Mapping[str, str]]) -> tuple[Mutant, ...]:
     layer = LAYERS[pair]
-    imported, names = CACHED[layer]
-    uncached = f'{imported}{names} = ({{**how, "cache": False}} for how in ({names},))\n'
-    uncached = uncached.replace("PLAIN = (", "PLAIN, = (") if names == "PLAIN" else uncached
+    how = ("PLAIN",) if layer is rnn else ("FUSED", "PLAIN")
+    imported = f"import {', '.join(how)}, TALLEST\n"
+    uncached = "".join(f'{name} = {{**{name}, "cache": False}}\n' for name in how)
 
     def build(changed: ModuleType) -> Pair:
         changed.__dict__["forward_chunk"] = layer.forward_chunk
@@ -41,7 +36,7 @@ def _mutants(pair: str, *given: tuple[str, str, Mapping[str, str]]) -> tuple[Mut
             name=f"{pair}-{name}",
             what=what,
             source="textbook",
-            changes={**changes, imported: uncached},
+            changes={**changes, imported: imported + uncached},
             layer=layer,
             build=build,
         )

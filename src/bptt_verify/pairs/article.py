@@ -153,6 +153,9 @@ RNN = Cell(
 )
 """The layer as what is made of cells takes it."""
 
+RNN_SHOWN = {2: "s", 9: "delta", 10: "dW", 11: "dU db", 12: "dx ds0"}
+"""What shows its equations, where it stands alone."""
+
 
 # --- the readout: (3) to (7)
 

@@ -10,11 +10,8 @@ import manual_bptt.by_jax.gru_before
 import manual_bptt.by_jax.lstm
 import manual_bptt.by_jax.rnn
 from bptt_verify.pair import Pair
-from bptt_verify.pairs.article import RNN
+from bptt_verify.pairs.article import RNN, RNN_SHOWN
 from bptt_verify.pairs.cells import Cell
-
-SHOWN = {2: "s", 9: "delta", 10: "dW", 11: "dU db", 12: "dx ds0"}
-"""Of the recurrent layer."""
 
 
 def pairs(cells: dict[str, Cell]) -> dict[str, Pair]:
@@ -24,7 +21,7 @@ def pairs(cells: dict[str, Cell]) -> dict[str, Pair]:
         return replace(cell, name=f"{cell.name}-jax").pair(layer)
 
     made = (
-        on_jax(replace(RNN, shown=SHOWN), manual_bptt.by_jax.rnn),
+        on_jax(replace(RNN, shown=RNN_SHOWN), manual_bptt.by_jax.rnn),
         on_jax(cells["lstm"], manual_bptt.by_jax.lstm),
         on_jax(cells["gru"], manual_bptt.by_jax.gru),
         on_jax(cells["gru-before"], manual_bptt.by_jax.gru_before),

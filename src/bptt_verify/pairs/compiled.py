@@ -16,7 +16,7 @@ import manual_bptt.compiled.lstm
 import manual_bptt.compiled.model
 import manual_bptt.compiled.rnn
 from bptt_verify.pair import Pair
-from bptt_verify.pairs.article import RNN, model_pair
+from bptt_verify.pairs.article import RNN, RNN_SHOWN, model_pair
 from bptt_verify.pairs.cells import Cell
 from manual_bptt.compiled import threads
 
@@ -29,7 +29,7 @@ CELLS = {
             RNN,
             name="rnn-numba",
             by_hand=manual_bptt.compiled.rnn,
-            shown={2: "s", 9: "delta", 10: "dW", 11: "dU db", 12: "dx ds0"},
+            shown=RNN_SHOWN,
         ),
         Cell(
             name="lstm-numba",
