@@ -29,7 +29,7 @@ class Contestant:
         prepare: from the work to the step.
         needs: the packages that have to be installed.
         side: "ours", that of the rivals, "autodiff" or "torch.nn", or what is no rival: "drop-in",
-            "products", "peak".
+            "products", "peak", "bandwidth".
     """
 
     prepare: Callable[[Work], Step]
@@ -224,6 +224,22 @@ def large_product(work: Work) -> Step:
     return step
 
 
+COPIED = 2**27
+"""Bytes that the large copy reads and writes: more than a cache holds."""
+
+
+def large_copy(work: Work) -> Step:
+    """From one half of so many bytes to the other."""
+    a = np.ones(COPIED // 16)
+    out = np.empty_like(a)
+
+    def step() -> dict[str, Any]:
+        np.copyto(out, a)
+        return {}
+
+    return step
+
+
 def _names(work: Work) -> list[str]:
     return [*(k for k in work.weights if k not in "Vc"), "x"]
 
@@ -245,4 +261,5 @@ CONTESTANTS: Mapping[str, Contestant] = {
     ),
     "bare products": Contestant(products, ("numpy",), "products"),
     "a large product": Contestant(large_product, ("numpy",), "peak"),
+    "a large copy": Contestant(large_copy, ("numpy",), "bandwidth"),
 }

@@ -55,6 +55,7 @@ def measure(
         "dtype": work.dtype,
         "sizes": dict(zip("TBDHC", work.sizes, strict=True)),
         "operations": work.operations,
+        "bytes": work.bytes,
         "threads": threads,
         "seconds": seconds,
         "prepare": {p.name: p.prepared for p in processes},

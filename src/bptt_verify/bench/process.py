@@ -12,6 +12,7 @@ import gc
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -22,6 +23,9 @@ import numpy as np
 
 from bptt_verify.bench.contestants import CONTESTANTS
 from bptt_verify.bench.work import Work
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux: the signal that a process gets when its parent ends."""
 
 SHORTEST = 0.1
 """Seconds: a round is as many steps as take at least so long."""
@@ -87,6 +91,8 @@ class Process:
 
 def _live(name: str, work: Work, small: Work, threads: int, pipe: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
+    if sys.platform == "linux":  # also when it is killed, and we stand still
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
     try:

@@ -88,3 +88,10 @@ class Work:
     def operations(self) -> int:
         """Multiplications and additions of these products."""
         return sum(2 * m * k * n * times for m, k, n, times in self.products)
+
+    @property
+    def bytes(self) -> int:
+        """Of x, the weights and their gradients once each, and of the states to and fro."""
+        T, B, D, H, _ = self.sizes
+        numbers = 2 * sum(a.size for a in self.weights.values()) + 2 * T * B * (D + H)
+        return int(numbers) * np.dtype(self.dtype).itemsize
