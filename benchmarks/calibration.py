@@ -2,6 +2,7 @@
 
     python benchmarks/calibration.py run --pair rnn --dtype float32 --cases 100000 --out part.json
     python benchmarks/calibration.py read part*.json
+    python benchmarks/calibration.py keep part*.json > src/bptt_verify/page/calibration.json
 
 Every case is drawn as `bptt verify` draws it and judged with the same σ. Of each case the largest
 |error|/σ over all entries of all quantities is kept (not of those beside a kink, which raise no
@@ -30,7 +31,7 @@ from bptt_verify.judge import Judge
 from bptt_verify.oracle import Answer
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import REGISTRY, rnn_pair
-from bptt_verify.report import versions
+from bptt_verify.report import BINS, versions
 from bptt_verify.tolerance import multiplier
 from manual_bptt._files import replacing
 
@@ -52,6 +53,9 @@ def main() -> None:
     reading = commands.add_parser("read")
     reading.add_argument("parts", type=Path, nargs="+")
     reading.set_defaults(do=read)
+    keeping = commands.add_parser("keep")
+    keeping.add_argument("parts", type=Path, nargs="+")
+    keeping.set_defaults(do=keep)
     arguments = parser.parse_args()
     arguments.do(arguments)
 
@@ -146,6 +150,12 @@ def save(
         "alarms": alarms,
         "seconds": seconds,
         "histogram": np.histogram(np.minimum(logs, 3.99), edges)[0].tolist(),
+        "spread": np.bincount(
+            np.minimum(np.array(worst) / multiplier(np.dtype(arguments.dtype)) * BINS, BINS).astype(
+                int
+            ),
+            minlength=BINS + 1,
+        ).tolist(),
         "strays": strays,
         "highest": sorted(worst, reverse=True)[:1000],
         "bands": {
@@ -192,6 +202,16 @@ def read(arguments: argparse.Namespace) -> None:
         once = 1 - 0.01 ** (1 / 200)
         rows = [m * max(b[round(q * 1000)] for b in bands) for q in (0.5, 0.99, once)]
         print(f"| {dtype} | " + " | ".join(f"{x:.1e}" for x in rows) + " |")
+
+
+def keep(arguments: argparse.Namespace) -> None:
+    """The distribution in each dtype, for the page of a report: see `Report.spread`."""
+    kept: dict[str, dict[str, Any]] = {}
+    for part in (json.loads(path.read_text()) for path in arguments.parts):
+        old = kept.setdefault(part["dtype"], {"pair": part["pair"], "spread": [0] * (BINS + 1)})
+        old["spread"] = [a + b for a, b in zip(old["spread"], part["spread"], strict=True)]
+    lines = (f'  "{dtype}": {json.dumps(found)}' for dtype, found in kept.items())
+    print("{\n" + ",\n".join(lines) + "\n}")
 
 
 def quantile(histogram: np.ndarray[Any, Any], q: float) -> float:

@@ -30,7 +30,7 @@ def page(runs: list[dict[str, Any]]) -> Iterator[str]:
     for run in runs:
         machine, points = run["machine"], run["points"]
         yield ""
-        versions = ", ".join(f"{k} {v}" for k, v in machine.items() if k not in ("cpu", "cores"))
+        versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
         yield f"{machine['cpu']}, {machine['cores']} cores; {versions}; {points[0]['when']}."
         for (cell, dtype), group in groupby(points, key=lambda p: (p["cell"], p["dtype"])):
             yield from table(cell, dtype, list(group))

@@ -51,6 +51,17 @@ class Fault:
 
 
 @dataclass(frozen=True)
+class Heat:
+    """How far a quantity is off, over steps and units: the worst of all sequences."""
+
+    quantity: str
+    steps: bool
+    """Whether rows are steps; else rows and columns are those of a weight, or a single row."""
+    errors: tuple[tuple[float, ...], ...]
+    """In units of the tolerance."""
+
+
+@dataclass(frozen=True)
 class Diagnosis:
     """What is known about a mistake."""
 
@@ -61,6 +72,8 @@ class Diagnosis:
     """Each explains every gradient of the case, or else the one named first; empty: none does."""
     tried: int
     """How many likely mistakes were tried."""
+    heat: Heat | None = None
+    """Of the first quantity that is wrong by itself, one with steps if there is such."""
 
 
 def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
@@ -88,7 +101,9 @@ def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
             likely = _patterns(oracle, case, faults, ran.arrays, answer, dtype) or likely
         if {fault.name for fault in faults} <= set(oracle.pair.taps):
             likely = (*likely, TAP)
-        return Diagnosis(str(case), faults, likely, tried)
+        return Diagnosis(
+            str(case), faults, likely, tried, _heat(oracle, faults, ran.arrays, answer, dtype)
+        )
     return None
 
 
@@ -129,6 +144,37 @@ def _fault(
         off = np.asarray(off.any(axis=axis))
         axes = [a for i, a in enumerate(axes) if i != axis]
     return Fault(name, steps, _block(off, axes, case, pair.batch), by_itself)
+
+
+def _heat(
+    oracle: Oracle,
+    faults: tuple[Fault, ...],
+    arrays: Mapping[str, Any],
+    answer: Answer,
+    dtype: np.dtype[Any],
+) -> Heat | None:
+    """The errors of one quantity as a matrix: steps by units, or as the array stands."""
+    pair, shapes = oracle.pair, oracle.pair.shapes()
+
+    def letters(fault: Fault) -> list[str | None]:
+        return [letter for _, letter in Shape(shapes[fault.name]).axes]
+
+    # causes before what only follows, and of these what has steps
+    order = sorted(faults, key=lambda f: (f.by_itself is False, pair.time not in letters(f)))
+    for fault in order:
+        array, expected = arrays[fault.name], answer.quantities[fault.name]
+        axes = letters(fault)
+        if not isinstance(array, np.ndarray) or array.shape != expected.value.shape or not axes:
+            continue
+        off = errors(array, expected, dtype)
+        rows = axes.index(pair.time) if pair.time in axes else max(len(axes) - 2, 0)
+        kept = sorted({rows, len(axes) - 1})
+        off = off.max(axis=tuple(i for i in range(off.ndim) if i not in kept))
+        matrix = np.atleast_2d(off)
+        if pair.time in axes and len(kept) == 1:
+            matrix = matrix.T  # one column
+        return Heat(fault.name, pair.time in axes, tuple(map(tuple, matrix.tolist())))
+    return None
 
 
 def _steps(wrong: NDArray[np.bool_]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -11,17 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from bptt_verify.localise import Diagnosis
-from bptt_verify.report import Report, Row, Verdict, overall, versions
+from bptt_verify.report import Report, overall, versions
+from bptt_verify.summary import Line, dtypes_of, in_one_line, lines, short
 
-STEPS = {
-    1: "forward",
-    2: "the gradient of V",
-    3: "the error at the last step",
-    4: "the recursion",
-    5: "the gradient of W",
-    6: "the gradient of U (and of x and s_0)",
-    7: "the update",
-}
 COLOUR = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
 
@@ -36,41 +27,12 @@ def show(reports: Sequence[Report], console: Console) -> None:
     console.print(versions_line(), soft_wrap=True)
 
 
-@dataclass
-class _Line:
-    """One line of the table: an equation, or a quantity or property that has none."""
-
-    worst: dict[str, float] = field(default_factory=dict)
-    cases: int = 0
-    rows: list[Row] = field(default_factory=list)
-
-    def add(self, dtype: str, rows: Sequence[Row]) -> None:
-        worst = max(row.error for row in rows)
-        self.worst[dtype] = max(worst, self.worst.get(dtype, 0.0))
-        self.cases += max(row.cases for row in rows)
-        self.rows.extend(rows)
-
-    @property
-    def verdict(self) -> Verdict:
-        return overall(row.verdict for row in self.rows)
-
-
 def table(reports: Sequence[Report]) -> RenderableType:
     """A line for each equation, grouped by the article's steps; then what has no equation.
 
     Quantities of several pairs that show the same equation share its line: the worst one counts.
     """
-    dtypes = list(dict.fromkeys(report.dtype for report in reports))
-    verdict = overall(report.verdict for report in reports)
-    lines: dict[str, _Line] = {}
-    for report in reports:
-        together: dict[str, list[Row]] = {}
-        for row in report.rows:
-            key = f"{row.equation.of}({row.equation.number})" if row.equation else row.name
-            together.setdefault(key, []).append(row)
-        for key, rows in together.items():
-            lines.setdefault(key, _Line()).add(report.dtype, rows)
-
+    dtypes = dtypes_of(reports)
     names = ", ".join(dict.fromkeys(report.pair for report in reports))
     grid = Table(
         title=f"{escape(names)}: worst error in units of the tolerance (at most 1 passes)",
@@ -83,34 +45,17 @@ def table(reports: Sequence[Report]) -> RenderableType:
         grid.add_column(dtype, justify="right")
     grid.add_column("cases", justify="right")
     grid.add_column("verdict")
-
-    numbered = sorted(
-        ((e, line) for line in lines.values() if (e := line.rows[0].equation)),
-        key=lambda found: (found[0].of, found[0].number),
-    )
     section = ""
-    for equation, line in numbered:
-        title = equation.of or f"step {equation.step}: {STEPS[equation.step]}"
-        if title != section:
-            section = title
+    for line in lines(reports):
+        if line.section != section:
+            section = line.section
             grid.add_section()
-            grid.add_row("", Text(title, style="dim"))
-        grid.add_row(f"({equation.number})", escape(equation.formula), *_cells(line, dtypes))
-    grid.add_section()
-    for name, line in lines.items():
-        if not line.rows[0].equation:
-            grid.add_row("", escape(name), *_cells(line, dtypes))
-
-    cases = sum(report.cases for report in reports)
-    silent = dict.fromkeys(name for report in reports if report.ok for name in report.silent)
-    redrawn = sum(report.redrawn for report in reports)
-    seconds = sum(report.seconds for report in reports)
-    summary = Text.assemble(
-        (verdict.upper(), COLOUR[verdict]),
-        f"  {cases} cases in {seconds:.1f} s, seed {reports[0].seed}",
-        f"; {redrawn} given up (out of range, NaN in both, or at a kink)" if redrawn else "",
-        f"; not met: {', '.join(silent)}" if silent else "",
-    )
+            if section:
+                grid.add_row("", Text(section, style="dim"))
+        number = f"({line.number})" if line.number else ""
+        grid.add_row(number, escape(line.what), *_cells(line, dtypes))
+    verdict = overall(report.verdict for report in reports)
+    summary = Text.assemble((verdict.upper(), COLOUR[verdict]), f"  {in_one_line(reports)}")
     return Group(grid, summary)
 
 
@@ -179,11 +124,7 @@ def versions_line() -> Text:
     return Text("  ".join(f"{name} {v}" for name, v in versions().items()), style="dim")
 
 
-def _short(error: float) -> str:
-    return f"{error:.3f}" if error < 1e4 or error == float("inf") else f"{error:.1e}"
-
-
-def _cells(line: _Line, dtypes: Sequence[str]) -> list[str | Text]:
-    errors = [_short(line.worst[d]) if d in line.worst else "" for d in dtypes]
+def _cells(line: Line, dtypes: Sequence[str]) -> list[str | Text]:
+    errors = [short(line.worst[d]) if d in line.worst else "" for d in dtypes]
     style = COLOUR[line.verdict]
     return [*errors, str(line.cases), Text(line.verdict, style=style)]

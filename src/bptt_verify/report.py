@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any, Literal
 
-from bptt_verify.localise import Diagnosis
+from bptt_verify.localise import Diagnosis, Fault, Heat
 from bptt_verify.pair import Equation
 
 Verdict = Literal["pass", "fail", "inconclusive"]
+
+BINS = 36
+"""Of `Report.spread`: parts of the band, so that each is a quarter of σ."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,10 @@ class Report:
     """The number of the first case that failed, counted from 1."""
     first_failure: Failure | None
     versions: dict[str, str]
+    spread: tuple[int, ...] = ()
+    """How many cases strayed so far: by the largest error of all their quantities, in `BINS` equal
+    parts of the band; the last number counts those beyond it. Of cases judged by six samples the
+    band is the narrowest it can be, so that they stray less than is said."""
 
     @property
     def verdict(self) -> Verdict:
@@ -90,11 +97,65 @@ def overall(verdicts: Iterable[Verdict]) -> Verdict:
 
 
 def jsonable(report: Report) -> dict[str, Any]:
-    """The report as plain data."""
-    data = {"verdict": report.verdict, **asdict(report)}
-    for row in data["rows"]:
-        row["error"] = row["error"] if math.isfinite(row["error"]) else str(row["error"])
+    """The report as plain data; JSON has no infinity, so it is a string."""
+    data: dict[str, Any] = _finite({"verdict": report.verdict, **asdict(report)})
     return data
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    return str(data) if isinstance(data, float) and not math.isfinite(data) else data
+
+
+def plain(command: str, reports: Sequence[Report]) -> dict[str, Any]:
+    """What a command writes as JSON: its reports, and the verdict of all."""
+    return {
+        "command": command,
+        "verdict": overall(report.verdict for report in reports),
+        "versions": versions(),
+        "reports": [jsonable(report) for report in reports],
+    }
+
+
+def from_plain(data: Mapping[str, Any]) -> Report:
+    """The report that `jsonable` made this of."""
+    first = data["first_failure"]
+    if first is not None:
+        first = Failure(**{**first, "diagnosis": _diagnosis(first["diagnosis"])})
+    rows = (
+        Row(
+            **{
+                **row,
+                "error": float(row["error"]),
+                "equation": row["equation"] and Equation(**row["equation"]),
+            }
+        )
+        for row in data["rows"]
+    )
+    given = {key: value for key, value in data.items() if key != "verdict"}
+    return Report(
+        **{
+            **given,
+            "rows": tuple(rows),
+            "silent": tuple(data["silent"]),
+            "spread": tuple(data.get("spread", ())),
+            "first_failure": first,
+        }
+    )
+
+
+def _diagnosis(data: Mapping[str, Any] | None) -> Diagnosis | None:
+    if data is None:
+        return None
+    heat = data.get("heat")
+    if heat is not None:
+        errors = tuple(tuple(map(float, row)) for row in heat["errors"])
+        heat = Heat(heat["quantity"], heat["steps"], errors)
+    faults = tuple(Fault(**fault) for fault in data["faults"])
+    return Diagnosis(data["case"], faults, tuple(data["likely"]), data["tried"], heat)
 
 
 def versions() -> dict[str, str]:

@@ -11,7 +11,7 @@ from bptt_verify.draw import Case
 from bptt_verify.judge import MOST_OVER_TIME, Failed, Rows, first_failed
 from bptt_verify.pair import Pair
 from bptt_verify.properties import PROPERTIES
-from bptt_verify.report import Row, Verdict
+from bptt_verify.report import BINS, Row, Verdict
 
 MOST_GIVEN_UP = 0.2
 """When more than this part of the cases had to be given up, nothing is said to pass."""
@@ -30,6 +30,8 @@ class Tally:
         self.failed_at: int | None = None
         self._worst: dict[str, Comparison] = {}
         self._cases: dict[str, int] = {}
+        self._quantities = set(pair.quantities())
+        self._spread = [0] * (BINS + 1)
 
     @property
     def seen(self) -> int:
@@ -47,6 +49,8 @@ class Tally:
             self.redrawn += 1
         else:
             self.judged += 1
+            worst = max((c.error for k, c in found.items() if k in self._quantities), default=0.0)
+            self._spread[int(worst * BINS) if worst < 1 else BINS] += 1
             self.largest = max(self.largest or case, case, key=lambda c: prod(c.sizes.values()))
             self.record(case, found)
         if self.progress:
@@ -65,6 +69,11 @@ class Tally:
             self.failed, self.failed_at = failed, at or self.seen
         elif failed and self.failed and self._tells_more(failed, self.failed):
             self.failed = failed
+
+    @property
+    def spread(self) -> tuple[int, ...]:
+        """How far the cases strayed: see `Report.spread`."""
+        return tuple(self._spread)
 
     def _tells_more(self, new: Failed, old: Failed) -> bool:
         """A quantity can be looked at closer, a property cannot."""

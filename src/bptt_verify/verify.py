@@ -150,6 +150,7 @@ def _verify(
         failed_at=tally.failed_at,
         first_failure=failure,
         versions=versions(),
+        spread=tally.spread,
     )
 
 

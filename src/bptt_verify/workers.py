@@ -154,4 +154,5 @@ def merged(reports: Sequence[Report], seed: int) -> Report:
         silent=tuple(name for name in first.silent if name not in rows),
         failed_at=failing.failed_at,
         first_failure=failing.first_failure,
+        spread=tuple(map(sum, zip(*(report.spread for report in reports), strict=True))),
     )

@@ -30,6 +30,7 @@ app.command("bptt_verify.cli.mutants:mutants", name="mutants")
 app.command("bptt_verify.cli.bench:bench", name="bench")
 app.command("bptt_verify.cli.train:train", name="train")
 app.command("bptt_verify.cli.gradients:gradients", name="gradients")
+app.command("bptt_verify.cli.report:report", name="report")
 
 vectors = App(
     name="vectors",

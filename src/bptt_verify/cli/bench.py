@@ -26,7 +26,15 @@ from bptt_verify.bench.measure import (
 from bptt_verify.bench.process import ContestError
 from bptt_verify.bench.table import HEADINGS, cells
 from bptt_verify.bench.work import GRID, GROWTH, MODULES, QUICK, Work
-from bptt_verify.cli.console import UsageError, Whole, check_writable, console, progress, write_json
+from bptt_verify.cli.console import (
+    UsageError,
+    Whole,
+    check_writable,
+    console,
+    progress,
+    write_json,
+    write_page,
+)
 from bptt_verify.render import versions_line
 from bptt_verify.report import versions
 
@@ -44,6 +52,7 @@ def bench(
     threads: Whole = 0,
     seed: Whole = 0,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    report: Path | None = None,
 ) -> int:
     """Time the hand-written gradients beside autodiff: the loss of a layer and all its gradients.
 
@@ -71,8 +80,11 @@ def bench(
         Of the order in which contestants take turns; weights and input are always the same.
     json_file
         Write every time that was measured there, as JSON.
+    report
+        Write what was measured there as a page, HTML that opens offline.
     """
     check_writable(json_file)
+    check_writable(report)
     cells = cell or list(MODULES)
     for name in cells:
         if name not in MODULES:
@@ -106,9 +118,12 @@ def bench(
             except (WrongGradientError, ContestError) as error:
                 console.print(f"{error}", style="red", markup=False, soft_wrap=True)
                 return 1
-    machine = {"cpu": _cpu(), "cores": cores, "threads": threads, **versions()}
+    machine = {"cpu": _cpu(), "cores": cores, "threads": threads}
+    data = {"command": "bench", "machine": machine, "versions": versions(), "points": points}
     if json_file is not None:
-        write_json(json_file, {"machine": machine, "points": points})
+        write_json(json_file, data)
+    if report is not None:
+        write_page(report, data)
     show(machine, points)
     if growth:
         console.print(_growth(points))

@@ -6,7 +6,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +23,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bptt_verify import page
 from manual_bptt._files import replacing
 
 
@@ -138,6 +139,19 @@ def check_folder(path: Path | None) -> None:
             raise UsageError(f"cannot write in {path}: {there} is no folder, or not yours to write")
     except OSError as error:
         raise UsageError(f"cannot write in {path}: {error.strerror}") from None
+
+
+def write_page(path: Path, data: Mapping[str, Any]) -> None:
+    """Write the data as a page: whole or not at all.
+
+    Raises `UsageError` when it cannot be written there, or when these are no data of ours.
+    """
+    try:
+        page.write(path, data)
+    except page.PageError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}") from error
 
 
 def write_json(path: Path, data: object) -> None:

@@ -13,7 +13,15 @@ from cyclopts import Parameter
 from rich.table import Table
 from rich.text import Text
 
-from bptt_verify.cli.console import UsageError, Whole, check_writable, console, progress, write_json
+from bptt_verify.cli.console import (
+    UsageError,
+    Whole,
+    check_writable,
+    console,
+    progress,
+    write_json,
+    write_page,
+)
 from bptt_verify.mutants import CATALOGUE, Kill, Mutant
 from bptt_verify.mutants.matrix import CASES, Line, Start, lines, start
 from bptt_verify.peers import PEERS, Outcome
@@ -33,6 +41,7 @@ def mutants(
     seed: Whole = 0,
     only: str | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    report: Path | None = None,
 ) -> int:
     """Plant known mistakes and see who finds them: the kill matrix.
 
@@ -50,8 +59,11 @@ def mutants(
         One mutant, by name.
     json_file
         Write the matrix there too, as JSON.
+    report
+        Write it there as a page, HTML that opens offline.
     """
     check_writable(json_file)
+    check_writable(report)
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
     chosen = _chosen(only)
@@ -72,8 +84,11 @@ def mutants(
     survivors = [line.mutant for line in found if line.kill is None]
     complete = not survivors and all(s.alarm is None for s in starts.values())
     try:
+        data = _plain(complete, seed, list(starts.values()), found)
         if json_file is not None:
-            write_json(json_file, _plain(complete, seed, list(starts.values()), found))
+            write_json(json_file, data)
+        if report is not None:
+            write_page(report, data)
     finally:
         console.print(_table(list(starts.values()), found))
         console.print(_legend(), soft_wrap=True)
@@ -181,6 +196,7 @@ def _plain(
 ) -> dict[str, Any]:
     """The matrix as plain data."""
     return {
+        "command": "mutants",
         "complete": complete,
         "seed": seed,
         "cases": CASES,

@@ -20,7 +20,7 @@ from bptt_verify.cli.console import (
 from bptt_verify.cli.verify import EXIT, pairs_of
 from bptt_verify.pairs import BY_NAME
 from bptt_verify.render import doubts, in_words, table, versions_line
-from bptt_verify.report import Report, jsonable, overall, versions
+from bptt_verify.report import Report, overall, plain
 from bptt_verify.vectors import check as judge
 from bptt_verify.vectors import write as write_set
 from bptt_verify.vectors.write import count
@@ -122,12 +122,7 @@ def check(
     verdict = overall(report.verdict for report in reports)
     try:
         if json_file is not None:
-            data = {
-                "verdict": verdict,
-                "versions": versions(),
-                "reports": [jsonable(report) for report in reports],
-            }
-            write_json(json_file, data)
+            write_json(json_file, plain("vectors check", reports))
     finally:
         _show(reports)
         if apart:

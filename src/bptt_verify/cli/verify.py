@@ -21,13 +21,14 @@ from bptt_verify.cli.console import (
     console,
     progress,
     write_json,
+    write_page,
 )
 from bptt_verify.guard import LIMIT, LONGEST
 from bptt_verify.load import LoadError, load
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import BY_NAME, REGISTRY
 from bptt_verify.render import show
-from bptt_verify.report import Report, jsonable, overall, versions
+from bptt_verify.report import Report, overall, plain
 from bptt_verify.verify import verify as run
 from bptt_verify.workers import verify_in_processes, verify_side_by_side
 
@@ -50,6 +51,7 @@ def verify(
     isolate: Annotated[bool, Parameter(negative=())] = False,
     workers: Whole = 1,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
+    report: Path | None = None,
 ) -> int:
     """Hold hand-written gradients against their JAX twins on random cases.
 
@@ -83,8 +85,11 @@ def verify(
         verified at once as there are cores.
     json_file
         Write the reports there too, as JSON.
+    report
+        Write them there as a page, HTML that opens offline.
     """
     check_writable(json_file)
+    check_writable(report)
     pairs = pairs_of(target)
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     if cases < 1:
@@ -112,13 +117,11 @@ def verify(
     verdict = overall(report.verdict for report in reports)
     written: list[Path] = []
     try:  # files first, and neither they nor what is printed are lost with the other
+        data = plain("verify", reports)
         if json_file is not None:
-            data = {
-                "verdict": verdict,
-                "versions": versions(),
-                "reports": [jsonable(report) for report in reports],
-            }
             write_json(json_file, data)
+        if report is not None:
+            write_page(report, data)
         if regression is not None:
             tested = [pair for pair in pairs for _ in dtypes]
             written = _write_regressions(regression, zip(reports, tested, strict=True))

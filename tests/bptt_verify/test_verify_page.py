@@ -1,0 +1,133 @@
+"""Pages and the JSON they are made of; what a browser makes of them is in browser/."""
+
+import json
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from bptt_verify import page, verify
+from bptt_verify.cli import main
+from bptt_verify.report import BINS, from_plain, jsonable, plain
+from dense import PAIR as RIGHT
+
+
+def wrong(i):
+    return {**i, "w": i["w"] * 2}
+
+
+@pytest.fixture(scope="module")
+def failed():
+    backward = RIGHT.backward
+    return verify(
+        replace(RIGHT, backward=lambda kept, d: wrong(backward(kept, d))), 20, dtype="float32"
+    )
+
+
+def test_report_comes_back_from_its_json(failed):
+    for report in (failed, verify(RIGHT, 20)):
+        assert from_plain(json.loads(report.to_json())) == report
+
+
+def test_spread_counts_every_case_once(failed):
+    report = verify(RIGHT, 300, dtype="float32")
+    assert sum(report.spread) == report.cases
+    assert len(report.spread) == BINS + 1
+    assert report.spread[-1] == 0
+    # some case strays as far as the worst row says, none farther
+    worst = max(row.error for row in report.rows if row.name in RIGHT.quantities())
+    assert np.flatnonzero(report.spread).max() == int(worst * BINS)
+    assert failed.spread[-1] > 0
+    assert sum(failed.spread) == failed.cases
+
+
+def test_heat_is_that_of_the_cause(failed):
+    heat = failed.first_failure.diagnosis.heat
+    assert heat.quantity == "dw"
+    assert not heat.steps
+    assert np.min(heat.errors) > 1
+
+
+def test_page_says_what_the_report_says(failed):
+    html = page.render(plain("verify", [failed]))
+    first = failed.first_failure
+    for text in (first.problem, first.reproduce, first.diagnosis.likely[0]):
+        assert escaped(text) in html
+    assert '<span class="verdict fail" id="verdict">fail</span>' in html
+    assert re.search(r'"(https?:)?//', html) is None  # nothing from elsewhere
+
+
+def test_what_a_subject_says_is_no_markup(failed):
+    first = replace(failed.first_failure, problem="<script>alert(1)</script>")
+    html = page.render(plain("verify", [replace(failed, first_failure=first)]))
+    assert "<script>alert" not in html
+    assert escaped(first.problem) in html
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([], "got a list"),
+        ({}, "an object without command"),
+        ({"command": "train"}, "command 'train'"),
+        ({"command": "verify", "versions": {}}, "lacks part of it"),
+        ({"command": "verify", "versions": {}, "reports": []}, "lacks part of it"),
+        ({"command": "mutants", "versions": {}, "mutants": [1]}, "lacks part of it"),
+        ({"command": "bench", "versions": {}, "machine": {}, "points": []}, "lacks part of it"),
+    ],
+)
+def test_other_data_are_refused(data, said):
+    with pytest.raises(page.PageError, match=re.escape(said)):
+        page.render(data)
+
+
+def test_report_of_an_earlier_run(tmp_path, capsys, failed, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps(plain("verify", [failed])), encoding="utf-8")
+    assert ends("report", "run.json") == 0
+    assert capsys.readouterr().out == "run.html\n"
+    text = (tmp_path / "run.html").read_text("utf-8")
+    assert text == page.render(json.loads((tmp_path / "run.json").read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["none.json"], "cannot read none.json: No such file"),
+        (["text.json"], "cannot read text.json: expected JSON"),
+        (["other.json"], "expected what bptt writes with --json"),
+        (["run.html"], "expected another file than run.html"),
+        (["other.json", "--output", "nowhere/page.html"], "cannot write nowhere/page.html"),
+        (["other.json", "--output", "code.py"], "does not end in .py"),
+    ],
+)
+def test_report_says_what_it_cannot_use(tmp_path, capsys, monkeypatch, words, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.json").write_text("no", encoding="utf-8")
+    (tmp_path / "other.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "run.html").write_text("{}", encoding="utf-8")
+    assert ends("report", *words) == 2
+    error = capsys.readouterr().err
+    assert said in error
+    assert error.count("\n") == 1
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["other.json", "run.html", "text.json"]
+
+
+def test_jsonable_has_no_infinity(failed):
+    rows = (replace(failed.rows[0], error=np.inf), *failed.rows[1:])
+    data = json.loads(json.dumps(jsonable(replace(failed, rows=rows)), allow_nan=False))
+    assert data["rows"][0]["error"] == "inf"
+    assert from_plain(data).rows[0].error == np.inf
+
+
+def ends(*words):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    return ended.value.code
+
+
+def escaped(text):
+    for plain_letter, name in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ("'", "&#39;")):
+        text = text.replace(plain_letter, name)
+    return text.replace('"', "&#34;")
