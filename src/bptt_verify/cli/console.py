@@ -148,7 +148,7 @@ def write_page(path: Path, data: Mapping[str, Any]) -> None:
     """
     try:
         page.write(path, data)
-    except page.PageError as error:
+    except (page.PageError, ImportError) as error:  # or what draws it is not installed
         raise UsageError(str(error)) from error
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error

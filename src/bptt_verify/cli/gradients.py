@@ -2,24 +2,34 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from types import ModuleType
+from typing import Annotated, Any
 
 import numpy as np
 from cyclopts import Parameter
 from numpy.typing import NDArray
 from rich.text import Text
 
-from bptt_verify.cli.console import UsageError, Whole, check_writable, console, write_json
+from bptt_verify.cli.console import (
+    UsageError,
+    Whole,
+    check_writable,
+    console,
+    progress,
+    write_json,
+    write_page,
+)
+from bptt_verify.pictures import data as pictures
+from bptt_verify.report import versions
 from manual_bptt._files import replacing
-from manual_bptt.activations import ACTIVATIONS
-from manual_bptt.flow import error_norms
+from manual_bptt.charlm import DivergedError
 
 Norms = dict[str, NDArray[np.float64]]
 
-COLOURS = {"tanh": "blue", "sigmoid": "red", "relu": "green"}
-MARKS = {"tanh": "●", "sigmoid": "▲", "relu": "■"}
+COLOURS = {"tanh": "blue", "sigmoid": "red", "relu": "green", "lstm": "magenta", "gru": "cyan"}
+MARKS = {"tanh": "●", "sigmoid": "▲", "relu": "■", "lstm": "◆", "gru": "▼"}
 FORMATS = (".svg", ".png")
 
 
@@ -30,13 +40,18 @@ def gradients(
     hidden: Whole = 64,
     seed: Whole = 0,
     plot: Path | None = None,
+    report: Path | None = None,
+    text: Path | None = None,
     json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Show how the error fades or grows on its way back: ‖δ_t‖ against t.
 
-    The loss reaches the last state only; W is a random orthogonal matrix times the scale.
+    The loss reaches the last state only; W is a random orthogonal matrix times the scale, for LSTM
+    and GRU one for each gate.
 
     Example: `bptt gradients --steps 100 --scale 1.5 --plot gradients.svg`
+
+    Example: `bptt gradients --report gradients.html`
 
     Parameters
     ----------
@@ -50,38 +65,80 @@ def gradients(
         Of weights and inputs.
     plot
         Draw the curves to this .svg or .png file (needs matplotlib: the extra "plot").
+    report
+        Write a page of pictures there, HTML that opens offline: ‖δ_t‖ and spectral radii at several
+        scales, eigenvalues of W, and a character model, trained for some seconds, at work on a
+        sentence (needs matplotlib too).
+    text
+        A UTF-8 text file for that model. Without it, the language reference that ships inside
+        Python.
     json_file
-        Write the norms there as JSON.
+        Write the norms there as JSON; with --report, the data of all pictures.
     """
     if plot is not None and plot.suffix not in FORMATS:
         raise UsageError(f"--plot: expected a name ending in {' or '.join(FORMATS)}, got {plot}")
-    check_writable(json_file)
-    check_writable(plot)
+    if text is not None and report is None:
+        raise UsageError("--text: expected --report beside it")
+    for path in (json_file, plot, report):
+        check_writable(path)
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
+    if plot is not None:
+        _figures("--plot")
     try:
-        norms = {f: error_norms(f, steps, scale, hidden=hidden, seed=seed) for f in ACTIVATIONS}
+        norms = pictures.norms(steps, [scale], hidden=hidden, seed=seed)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
+    curves = {name: _array(values) for name, values in norms["scales"][0]["layers"].items()}
     title = f"‖δ_t‖ for t = 1 … {steps}, H = {hidden}, spectral radius of W = {scale:g}"
+    data = {
+        **{"command": "gradients", "versions": versions()},
+        **{"steps": steps, "scale": scale, "hidden": hidden, "seed": seed},
+        **norms["scales"][0]["layers"],
+        "norms": norms,
+    }
+    if report is not None:
+        data |= _everything(text, steps, scale, hidden, seed)
     try:
         if json_file is not None:
-            plain = {
-                name: [v if math.isfinite(v) else str(v) for v in values.tolist()]
-                for name, values in norms.items()
-            }
-            write_json(json_file, plain)
+            write_json(json_file, data)
+        if report is not None:
+            write_page(report, data)
         if plot is not None:
             _draw(plot, title, norms)
     finally:
         console.print(Text(title, style="bold"))
-        console.print(_chart(norms, steps))
-        for name, values in norms.items():
+        console.print(_chart(curves, steps))
+        for name, values in curves.items():
             line = f"{MARKS[name]} {name:8} ‖δ_1‖ = {values[0]:.2e}, ‖δ_T‖ = {values[-1]:.2e}"
             console.print(Text(line, style=COLOURS[name]))
-    if plot is not None:
-        console.print(f"drawn to {plot}", highlight=False)
+    for path in (plot, report):
+        if path is not None:
+            console.print(f"drawn to {path}", highlight=False)
     return 0
+
+
+def _everything(
+    text: Path | None, steps: int, scale: float, hidden: int, seed: int
+) -> pictures.Data:
+    """The data of all pictures, with a bar for each part that takes its time."""
+    _figures("--report")  # before a model is trained for it
+    from bptt_verify.cli.train import _split
+
+    scales = sorted({*pictures.SCALES, scale})
+    split = _split(text)
+    with progress() as bar:
+        tasks: dict[str, Any] = {}
+
+        def watch(what: str, done: int, of: int) -> None:
+            if what not in tasks:
+                tasks[what] = bar.add_task(what, total=of)
+            bar.update(tasks[what], completed=done)
+
+        try:
+            return pictures.everything(split, steps, scales, hidden=hidden, seed=seed, watch=watch)
+        except DivergedError as error:
+            raise UsageError(f"--text: {error}: try another --seed") from error
 
 
 def _chart(norms: Norms, steps: int, most_rows: int = 16) -> Text:
@@ -112,25 +169,30 @@ def _chart(norms: Norms, steps: int, most_rows: int = 16) -> Text:
     return chart
 
 
+def _array(values: list[Any]) -> NDArray[np.float64]:
+    return np.array([float(v) for v in values])
+
+
 def _log10(values: NDArray[np.float64]) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
         return np.log10(values)
 
 
-def _draw(path: Path, title: str, norms: Norms) -> None:
+def _figures(option: str) -> ModuleType:
+    """What draws; a missing matplotlib is the user's to install."""
     try:
-        from matplotlib.figure import Figure
+        from bptt_verify.pictures import figures
     except ImportError as error:
-        raise UsageError('--plot needs matplotlib: pip install "manual-bptt[plot]"') from error
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.add_subplot()
-    for name, values in norms.items():
-        shown = np.where(values > 0, values, np.nan)
-        axes.semilogy(np.arange(1, len(values) + 1), shown, label=name, color=COLOURS[name])
-    axes.set(title=title, xlabel="t", ylabel="‖δ_t‖")
-    axes.legend()
+        raise UsageError(f'{option} needs matplotlib: pip install "manual-bptt[plot]"') from error
+    return figures
+
+
+def _draw(path: Path, title: str, norms: pictures.Data) -> None:
+    draw: Callable[[pictures.Data], Any] = _figures("--plot").norms
+    figure = draw(norms)
+    figure.suptitle(title, fontsize="medium")
     try:
         with replacing(path) as temporary:
-            figure.savefig(temporary)
+            figure.savefig(temporary, facecolor="white")
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}") from error
