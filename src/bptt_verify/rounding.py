@@ -25,7 +25,6 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from jax.extend import core as jax_core
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from numpy.typing import NDArray
 
@@ -534,8 +533,11 @@ def check_numbers(jaxpr: Jaxpr) -> None:
                     f"{eqn.primitive.name} works in {dtype}; expected float64 throughout "
                     "(arrays made outside the twin may be float32: make them inside)"
                 )
-        for within in jax_core.jaxprs_in_params(eqn.params):
-            check_numbers(within)
+        for value in eqn.params.values():
+            for part in value if isinstance(value, tuple | list) else (value,):
+                within = getattr(part, "jaxpr", part)
+                if isinstance(within, Jaxpr):
+                    check_numbers(within)
 
 
 def _modelled(dtype: Any) -> bool:
