@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter, Token
 from rich.console import Console
@@ -64,8 +64,11 @@ class _Console(Console):
                 raise OutputError(f"cannot print: {error.strerror}") from error
 
 
-console = _Console()
-errors = _Console(stderr=True)
+# of itself rich leaves out colours only: no bold, no dim, no italics either
+_STYLED: Literal["auto"] | None = None if os.environ.get("NO_COLOR") else "auto"
+
+console = _Console(color_system=_STYLED)
+errors = _Console(color_system=_STYLED, stderr=True)
 """Who does not hear the errors is told by the exit code."""
 
 

@@ -69,7 +69,7 @@ def train(
 
     Example: `bptt train --steps 200 --verify-every 100`
 
-    Example: `bptt train --cell lstm --layers 2 --residual`
+    Example: `bptt train --cell lstm --layers 2 --residual --steps 100`
 
     Parameters
     ----------
