@@ -25,6 +25,7 @@ app = App(
     error_console=errors,
     suppress_keyboard_interrupt=False,  # it is told below
 )
+app.command("bptt_verify.cli.new:new", name="new")
 app.command("bptt_verify.cli.verify:verify", name="verify")
 app.command("bptt_verify.cli.mutants:mutants", name="mutants")
 app.command("bptt_verify.cli.bench:bench", name="bench")
@@ -39,6 +40,10 @@ vectors = App(
 vectors.command("bptt_verify.cli.vectors:write", name="write")
 vectors.command("bptt_verify.cli.vectors:check", name="check")
 app.command(vectors)
+app.register_install_completion_command(
+    help="Let the tab key complete commands and options in your shell.\n\n"
+    "Example: `bptt --install-completion --shell bash`"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -50,10 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     speak_plainly()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        status = app(words, exit_on_error=False, result_action="return_value")
-    except CycloptsError:  # cyclopts has said what is wrong
-        status = USAGE
-    except UsageError as error:
+        status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except (CycloptsError, UsageError) as error:
         errors.print(f"bptt: {error}", style="red", markup=False, soft_wrap=True)
         status = USAGE
     except OutputError as error:
