@@ -28,7 +28,7 @@ def step(params: Any, state: State, x_t: Array, p_t: Array, forget_offset: float
     h, c = state
     a = params.U @ x_t + params.W @ h + p_t  # (1)
     if params.b is not None:
-        a = a + params.b
+        a = a + params.b  # (1)
     a_i, a_f, a_g, a_o = jnp.split(a, 4)
     if params.p is None:
         i, f = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f + forget_offset)  # (2)

@@ -45,7 +45,7 @@ def forward(params: Any, x: Array, h0: Array, c0: Array, *, delta: Array) -> Sta
         a = params.gamma_x * p + params.gamma_h * q + params.b + p_t  # (2)
         a_i, a_f, a_g, a_o = jnp.split(a, 4, axis=-1)
         i, f, o = jax.nn.sigmoid(a_i), jax.nn.sigmoid(a_f), jax.nn.sigmoid(a_o)  # (3)
-        c = f * c + i * jnp.tanh(a_g)  # (4)
+        c = f * c + i * jnp.tanh(a_g)  # (3), (4)
         y = params.gamma_c * normalise(c) + params.beta_c  # (5)
         h = o * jnp.tanh(y)  # (6)
         return (h, c), (h, c)

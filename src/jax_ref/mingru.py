@@ -31,13 +31,13 @@ def forward(params: Any, x: Array, h0: Array, *, form: str = "sequential", delta
     a = x @ params.U.T + (0 if params.b is None else params.b) + delta  # (1)
     a_z, a_n = jnp.split(a, 2, axis=-1)
     if form == "parallel":
-        A = jnp.cumsum(jax.nn.log_sigmoid(-a_z), axis=0)
-        positive = a_n >= 0
+        A = jnp.cumsum(jax.nn.log_sigmoid(-a_z), axis=0)  # (4′)
+        positive = a_n >= 0  # (4′)
         log_n = jnp.where(
             positive, jnp.log(jnp.where(positive, a_n, 0) + 0.5), jax.nn.log_sigmoid(a_n)
-        )
-        terms = jax.nn.log_sigmoid(a_z) + log_n - A
-        whole = lax.cumlogsumexp(jnp.concatenate([jnp.log(h0)[None], terms]), axis=0)
+        )  # (4′)
+        terms = jax.nn.log_sigmoid(a_z) + log_n - A  # (4′)
+        whole = lax.cumlogsumexp(jnp.concatenate([jnp.log(h0)[None], terms]), axis=0)  # (4′)
         return jnp.exp(A + whole[1:])  # (4′)
     z = jax.nn.sigmoid(a_z)  # (2)
     n = jnp.where(a_n >= 0, a_n + 0.5, jax.nn.sigmoid(a_n))  # (3)

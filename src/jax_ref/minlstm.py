@@ -30,15 +30,15 @@ def forward(params: Any, x: Array, h0: Array, *, form: str = "sequential", delta
     """
     a = x @ params.U.T + (0 if params.b is None else params.b) + delta  # (1)
     a_f, a_i, a_n = jnp.split(a, 3, axis=-1)
-    d = jax.nn.log_sigmoid(a_f) - jax.nn.log_sigmoid(a_i)
+    d = jax.nn.log_sigmoid(a_f) - jax.nn.log_sigmoid(a_i)  # (2)
     if form == "parallel":
-        A = jnp.cumsum(jax.nn.log_sigmoid(d), axis=0)
-        positive = a_n >= 0
+        A = jnp.cumsum(jax.nn.log_sigmoid(d), axis=0)  # (4′)
+        positive = a_n >= 0  # (4′)
         log_n = jnp.where(
             positive, jnp.log(jnp.where(positive, a_n, 0) + 0.5), jax.nn.log_sigmoid(a_n)
-        )
-        terms = jax.nn.log_sigmoid(-d) + log_n - A
-        whole = lax.cumlogsumexp(jnp.concatenate([jnp.log(h0)[None], terms]), axis=0)
+        )  # (4′)
+        terms = jax.nn.log_sigmoid(-d) + log_n - A  # (4′)
+        whole = lax.cumlogsumexp(jnp.concatenate([jnp.log(h0)[None], terms]), axis=0)  # (4′)
         return jnp.exp(A + whole[1:])  # (4′)
     f, i = jax.nn.sigmoid(d), jax.nn.sigmoid(-d)  # (2)
     n = jnp.where(a_n >= 0, a_n + 0.5, jax.nn.sigmoid(a_n))  # (3)

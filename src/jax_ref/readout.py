@@ -30,7 +30,7 @@ def forward(
     """
     z = jnp.einsum("ch,tbh->tbc", params.V, states)  # (3)
     if params.c is not None:
-        z = z + params.c
+        z = z + params.c  # (3)
     if perturbation is not None:
         z = z + perturbation
     o = jax.nn.softmax(z)  # (4)
@@ -40,4 +40,4 @@ def forward(
     losses = -jnp.sum(y * jax.nn.log_softmax(z), axis=-1)  # (5)
     if mask is not None:
         losses = jnp.where(mask, losses, 0)
-    return z, o, jnp.sum(losses)
+    return z, o, jnp.sum(losses)  # (5)

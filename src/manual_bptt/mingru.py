@@ -135,7 +135,7 @@ def forward(
     # (2) z_t = σ(aᶻ_t)
     z, rest = sigmoid(a_z), sigmoid(-a_z)
     if form == "parallel":
-        # log(1 - z_t) and log(z_t n_t),  1 - z = σ(-aᶻ)
+        # (4′) from log(1 - z_t) and log(z_t n_t),  1 - z = σ(-aᶻ)
         h = all_at_once(log_sigmoid(-a_z), log_sigmoid(a_z) + log_g(a_n), h0)
     else:
         n = g(a_n)  # (3)

@@ -120,6 +120,7 @@ def forward(
     d = log_sigmoid(a_f) - log_sigmoid(a_i)
     f, i = sigmoid(d), sigmoid(-d)
     if form == "parallel":
+        # (4′) from log f_t and log(i_t n_t),  i = σ(-d)
         h = all_at_once(log_sigmoid(d), log_sigmoid(-d) + log_g(a_n), h0)
     else:
         n = g(a_n)  # (3)
