@@ -25,11 +25,15 @@ class Opened:
         self.context = browser.new_context(**options)
         self.page = self.context.new_page()
         self.said, self.asked = [], []
-        self.page.on("console", lambda message: self.said.append(message.text))
+        self.page.on("console", self._hear)
         self.page.on("pageerror", lambda error: self.said.append(str(error)))
         self.page.on("request", lambda request: self.asked.append(request.url))
         self.page.goto(path.as_uri())
         self.page.wait_for_load_state("networkidle")
+
+    def _hear(self, message):
+        if message.type in ("error", "warning"):
+            self.said.append(message.text)
 
 
 @pytest.fixture
