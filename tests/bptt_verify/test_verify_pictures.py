@@ -165,7 +165,7 @@ def test_what_json_has_not_is_a_string():
     found = data.norms(150, [6000.0], hidden=4)["scales"][0]["layers"]
     assert found["relu"] == ["inf"] * 150
     assert "nan" in data.radii(150, [6000.0], hidden=4)["scales"][0]["layers"]["relu"]
-    assert data.plain(np.array([[1.5, -np.inf]])) == [[1.5, "-inf"]]
+    assert data.numbers(np.array([[1.5, -np.inf]])) == [[1.5, "-inf"]]
 
 
 def test_eigenvalues_of_orthogonal_w_lie_on_the_circle_of_its_scale(model):

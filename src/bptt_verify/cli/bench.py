@@ -29,7 +29,7 @@ from bptt_verify.bench.work import GRID, GROWTH, MODULES, QUICK, Work
 from bptt_verify.cli.console import (
     UsageError,
     Whole,
-    check_writable,
+    check_outputs,
     console,
     progress,
     write_json,
@@ -83,8 +83,7 @@ def bench(
     report
         Write what was measured there as a page, HTML that opens offline.
     """
-    check_writable(json_file)
-    check_writable(report)
+    check_outputs(json_file, report)
     cells = cell or list(MODULES)
     for name in cells:
         if name not in MODULES:
@@ -120,13 +119,15 @@ def bench(
                 return 1
     machine = {"cpu": _cpu(), "cores": cores, "threads": threads}
     data = {"command": "bench", "machine": machine, "versions": versions(), "points": points}
-    if json_file is not None:
-        write_json(json_file, data)
-    if report is not None:
-        write_page(report, data)
-    show(machine, points)
-    if growth:
-        console.print(_growth(points))
+    try:
+        if json_file is not None:
+            write_json(json_file, data)
+        if report is not None:
+            write_page(report, data)
+    finally:
+        show(machine, points)
+        if growth:
+            console.print(_growth(points))
     for package in dict.fromkeys(p for c in CONTESTANTS.values() for p in c.needs):
         if find_spec(package) is None:
             console.print(f"{package} is not installed, so it takes no part", style="yellow")

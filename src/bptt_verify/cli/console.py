@@ -128,6 +128,19 @@ def check_writable(path: Path | None) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
+def check_outputs(*written: Path | None, read: Path | None = None) -> None:
+    """`check_writable` for several files, each of its own, and none the one that is read.
+
+    Raises `UsageError`.
+    """
+    taken = {} if read is None else {read.resolve(): "which is read"}
+    for path in filter(None, written):
+        if (place := path.resolve()) in taken:
+            raise UsageError(f"cannot write {path}: expected a file of its own, {taken[place]}")
+        taken[place] = "not one for two things"
+        check_writable(path)
+
+
 class _Tried(Exception):  # noqa: N818
     """No error: what was tried works, and is not to be done yet."""
 

@@ -15,7 +15,7 @@ from rich.text import Text
 from bptt_verify.cli.console import (
     UsageError,
     Whole,
-    check_writable,
+    check_outputs,
     console,
     progress,
     write_json,
@@ -79,8 +79,7 @@ def gradients(
         raise UsageError(f"--plot: expected a name ending in {' or '.join(FORMATS)}, got {plot}")
     if text is not None and report is None:
         raise UsageError("--text: expected --report beside it")
-    for path in (json_file, plot, report):
-        check_writable(path)
+    check_outputs(json_file, plot, report, read=text)
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
     if plot is not None:
@@ -123,10 +122,10 @@ def _everything(
 ) -> pictures.Data:
     """The data of all pictures, with a bar for each part that takes its time."""
     _figures("--report")  # before a model is trained for it
-    from bptt_verify.cli.train import _split
+    from bptt_verify.cli.train import split_of
 
     scales = sorted({*pictures.SCALES, scale})
-    split = _split(text)
+    split = split_of(text)
     with progress() as bar:
         tasks: dict[str, Any] = {}
 

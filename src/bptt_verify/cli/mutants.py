@@ -16,7 +16,7 @@ from rich.text import Text
 from bptt_verify.cli.console import (
     UsageError,
     Whole,
-    check_writable,
+    check_outputs,
     console,
     progress,
     write_json,
@@ -62,8 +62,7 @@ def mutants(
     report
         Write it there as a page, HTML that opens offline.
     """
-    check_writable(json_file)
-    check_writable(report)
+    check_outputs(json_file, report)
     if seed < 0:
         raise UsageError(f"--seed: expected at least 0, got {seed}")
     chosen = _chosen(only)

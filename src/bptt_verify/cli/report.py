@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bptt_verify.cli.console import UsageError, check_writable, console, write_page
+from bptt_verify.cli.console import UsageError, check_outputs, console, write_page
 
 
 def report(run: Path, /, *, output: Path | None = None) -> int:
@@ -24,9 +24,7 @@ def report(run: Path, /, *, output: Path | None = None) -> int:
         Where the page goes; without it beside the run, with .html for .json.
     """
     page = run.with_suffix(".html") if output is None else output
-    if page.absolute() == run.absolute():
-        raise UsageError(f"--output: expected another file than {run}, which is read")
-    check_writable(page)
+    check_outputs(page, read=run)
     try:
         data = json.loads(run.read_text("utf-8"))
     except OSError as error:

@@ -132,7 +132,7 @@ def train(
         if cell not in TRAINED:
             raise UsageError(f"--cell: expected one of {', '.join(TRAINED)}, got {cell}")
         given["cell"] = TRAINED[cell].by_hand
-    split = _split(text)
+    split = split_of(text)
     settings, state = _begin(split, given, resume)
     console.print(
         f"{len(split.train)} characters to learn from, {len(split.held_out)} held out, "
@@ -251,7 +251,11 @@ class _Run:
         return FAILED
 
 
-def _split(path: Path | None) -> Split:
+def split_of(path: Path | None) -> Split:
+    """The text of a file; without one, the language reference that ships inside Python.
+
+    Raises `UsageError` for a file that cannot be read, or is no text.
+    """
     if path is None:
         from pydoc_data.topics import topics
 

@@ -17,7 +17,7 @@ from bptt_verify.cli.console import (
     UsageError,
     Whole,
     check_folder,
-    check_writable,
+    check_outputs,
     console,
     progress,
     write_json,
@@ -88,8 +88,7 @@ def verify(
     report
         Write them there as a page, HTML that opens offline.
     """
-    check_writable(json_file)
-    check_writable(report)
+    check_outputs(json_file, report)
     pairs = pairs_of(target)
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     if cases < 1:

@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, TemplateError
 
 from manual_bptt._files import replacing
 
@@ -27,6 +27,13 @@ KINDS = {
 """For each command that writes JSON, the module that makes a `context` of it."""
 
 
+MALFORMED = (
+    *(LookupError, TypeError, ValueError, ArithmeticError, AttributeError, AssertionError),
+    TemplateError,
+)
+"""What may come of data in which something is missing, or is of another kind."""
+
+
 class PageError(ValueError):
     """The data are not what one of these commands writes."""
 
@@ -37,18 +44,11 @@ def render(data: Mapping[str, Any]) -> str:
     Raises `PageError` for other data.
     """
     command = data.get("command") if isinstance(data, Mapping) else None
-    if command not in KINDS:
+    if not isinstance(command, str) or command not in KINDS:
         known = ", ".join(KINDS)
         raise PageError(f"expected what bptt writes with --json ({known}), got {_kind(data)}")
     module = import_module(KINDS[command])
     context: Callable[[Mapping[str, Any]], Context] = module.context
-    try:
-        filled = {"command": command, "versions": data["versions"], **context(data)}
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise PageError(
-            f"expected what `bptt {command} --json` writes, got something that lacks part of it "
-            f"({type(error).__name__}: {error})"
-        ) from error
     environment = Environment(
         loader=PackageLoader("bptt_verify.page"),
         autoescape=True,
@@ -56,7 +56,14 @@ def render(data: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template(module.TEMPLATE).render(filled)
+    template = environment.get_template(module.TEMPLATE)
+    try:
+        return template.render(command=command, versions=data["versions"], **context(data))
+    except MALFORMED as error:
+        raise PageError(
+            f"expected what `bptt {command} --json` writes, got something that lacks part of it "
+            f"({type(error).__name__}: {error})"
+        ) from error
 
 
 def write(path: Path, data: Mapping[str, Any]) -> None:

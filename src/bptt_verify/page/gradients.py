@@ -14,9 +14,10 @@ TEMPLATE = "gradients.html"
 
 def context(data: Mapping[str, Any]) -> dict[str, Any]:
     """What the template is filled with."""
-    return {
-        "pictures": [
-            {"title": title, "caption": caption, "svg": Markup(svg)}
-            for title, caption, svg in drawn(data)
-        ]
-    }
+    pictures = [
+        {"title": title, "caption": caption, "svg": Markup(svg)}
+        for title, caption, svg in drawn(data)
+    ]
+    if not pictures:
+        raise ValueError("no picture")
+    return {"pictures": pictures}

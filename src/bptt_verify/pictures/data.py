@@ -101,7 +101,7 @@ def eigenvalues(
 
     def of(W: Array) -> Data:
         found = np.linalg.eigvals(W.astype(np.float64)).astype(complex)
-        return {"re": plain(found.real), "im": plain(found.imag)}
+        return {"re": numbers(found.real), "im": numbers(found.imag)}
 
     weights = [flow.drawn("tanh", 1, s, hidden=hidden, seed=seed).layer.params.W for s in scales]
     blocks = np.split(model.params.layers[0].W, len(GATES))
@@ -168,7 +168,7 @@ def gates(model: Model, sentence: str, units: int = UNITS) -> Data:
     return {
         "characters": sentence,
         "units": chosen.tolist(),
-        "gates": {name: plain(g[:, chosen].T) for name, g in each.items()},
+        "gates": {name: numbers(g[:, chosen].T) for name, g in each.items()},
     }
 
 
@@ -179,7 +179,7 @@ def states(model: Model, sentence: str) -> Data:
     Raises as `gates` does.
     """
     h = _read(model, sentence)[0][:, 0].astype(np.float64)  # (T, H)
-    return {"characters": sentence, "h": plain(h.T)}
+    return {"characters": sentence, "h": numbers(h.T)}
 
 
 def everything(
@@ -225,16 +225,16 @@ def everything(
     }
 
 
-def plain(numbers: Array) -> list[Any]:
+def numbers(array: Array) -> list[Any]:
     """Nested lists of an array; infinity and NaN as strings."""
-    if numbers.ndim > 1:
-        return [plain(row) for row in numbers]
-    return [v if np.isfinite(v) else str(v) for v in numbers.tolist()]
+    if array.ndim > 1:
+        return [numbers(row) for row in array]
+    return [v if np.isfinite(v) else str(v) for v in array.tolist()]
 
 
 def _at_each(scales: Sequence[float], of: Callable[[str, float], Array]) -> list[Data]:
     return [
-        {"scale": s, "layers": {name: plain(of(name, s)) for name in flow.LAYERS}} for s in scales
+        {"scale": s, "layers": {name: numbers(of(name, s)) for name in flow.LAYERS}} for s in scales
     ]
 
 
