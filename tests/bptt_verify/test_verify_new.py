@@ -127,6 +127,8 @@ def test_the_pair_has_the_name_of_the_file(bptt, tmp_path, file, name, start):
         ("my cell.py", "expected a name of letters, digits, _ and - that ends in .py, got 'my c"),
         ('a"b.py', "expected a name of letters, digits"),
         ("a.py:b.py", "expected a name of letters, digits"),
+        ("torch.py", "expected another name than torch.py: the module torch is meant"),
+        ("random.py", "expected another name than random.py: the module random is meant"),
         ("x" * 300 + ".py", "File name too long"),
     ],
 )

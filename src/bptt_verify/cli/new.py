@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import sys
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +19,9 @@ from manual_bptt._files import replacing
 
 FEWER = {"jax": " --cases 20"}
 """XLA compiles the subject for every shape; then 200 cases take minutes."""
+
+TAKEN = {"numpy", "jax", "torch", "bptt_verify", "manual_bptt", *sys.stdlib_module_names}
+"""Modules that a file of this name would stand in front of, for what lies beside it."""
 
 
 def new(
@@ -47,6 +51,8 @@ def new(
         raise UsageError(
             f"expected a name of letters, digits, _ and - that ends in .py, got {str(file)!r}"
         )
+    if file.stem in TAKEN:
+        raise UsageError(f"expected another name than {file.name}: the module {file.stem} is meant")
     if not os.path.isdir(file.parent):
         raise UsageError(f"cannot write {file}: there is no folder {file.parent}")
     if os.path.lexists(file):
