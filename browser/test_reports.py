@@ -1,6 +1,7 @@
 """The pages that `bptt … --report` writes, in a real browser."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -81,6 +82,22 @@ def test_the_same_page_is_made_of_the_json(report):
     assert (path.parent / "again.html").read_text() == path.read_text()
 
 
+@pytest.mark.parametrize("error", [0.5, 1.5, 1e3, 1e9, "inf"])
+@pytest.mark.parametrize("report", ["fail"], indirect=True)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_numbers_on_the_map_stand_out(report, opened, scheme, error):
+    _, path = report
+    data = json.loads((path.parent / "run.json").read_text())
+    data["reports"][0]["first_failure"]["diagnosis"]["heat"]["errors"] = [[error]]
+    (path.parent / "other.json").write_text(json.dumps(data))
+    assert run(path.parent, "report", "other.json").returncode == 0
+    page = opened(path.with_name("other.html"), color_scheme=scheme).page
+    style = "getComputedStyle(document.querySelector('.heat td'))"
+    back, front = page.evaluate(f"['backgroundColor', 'color'].map(k => {style}[k])")
+    card = page.evaluate("getComputedStyle(document.querySelector('.card')).backgroundColor")
+    assert contrast(over(back, card), front) >= 4.5  # WCAG 2.2, level AA
+
+
 @pytest.mark.parametrize("report", ["fail"], indirect=True)
 def test_the_copy_button_gives_the_command_that_fails_again(report, opened):
     _, path = report
@@ -115,8 +132,21 @@ def test_cause_and_map_are_there(report, opened):
     assert max(map(float, rows[1].split()[1:])) > 1
 
 
+def channels(colour):
+    """Red, green, blue and how much covers what lies below, of rgb() or rgba()."""
+    found = [float(c) for c in re.findall(r"[\d.]+", colour)]
+    return found if len(found) == 4 else [*found, 1.0]
+
+
+def over(colour, below):
+    """A colour that may be seen through, on another one."""
+    (*front, part), (*back, _) = channels(colour), channels(below)
+    mixed = (part * f + (1 - part) * b for f, b in zip(front, back, strict=True))
+    return f"rgb({', '.join(map(str, mixed))})"
+
+
 def luminance(colour):
-    parts = [int(c) / 255 for c in colour.removeprefix("rgb(").removesuffix(")").split(",")]
+    parts = [c / 255 for c in channels(colour)[:3]]
     linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
 

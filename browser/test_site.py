@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 SITE = Path(os.environ.get("SITE", "docs/_build/html"))
-PAGES = ("index", "derivation/backward", "derivation/lstm", "zh/index", "zh/derivation/backward")
+PAGES = (
+    *("index", "derivation/backward", "derivation/lstm", "reports"),
+    *("zh/index", "zh/derivation/backward"),
+)
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -27,8 +30,8 @@ def test_formulas_are_drawn_by_the_browser_itself(name, opened):
     assert box["width"] > 60
 
 
-@pytest.mark.parametrize("name", PAGES)
-def test_no_picture_is_missing(name, opened):
-    page = opened((SITE / f"{name}.html").absolute()).page
-    broken = "[...document.images].filter(i => i.complete && !i.naturalWidth).map(i => i.src)"
-    assert page.evaluate(broken) == []
+def test_no_picture_is_missing(opened):
+    page = opened((SITE / "reports.html").absolute()).page
+    widths = page.evaluate("[...document.querySelectorAll('article img')].map(i => i.naturalWidth)")
+    assert len(widths) >= 5
+    assert min(widths) > 0

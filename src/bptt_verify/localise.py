@@ -156,24 +156,29 @@ def _heat(
     """The errors of one quantity as a matrix: steps by units, or as the array stands."""
     pair, shapes = oracle.pair, oracle.pair.shapes()
 
-    def letters(fault: Fault) -> list[str | None]:
-        return [letter for _, letter in Shape(shapes[fault.name]).axes]
+    def letters(fault: Fault) -> list[str]:
+        return [letter or "" for _, letter in Shape(shapes[fault.name]).axes]
+
+    def timed(fault: Fault) -> bool:
+        return (pair.time or "no axis") in letters(fault)
 
     # causes before what only follows, and of these what has steps
-    order = sorted(faults, key=lambda f: (f.by_itself is False, pair.time not in letters(f)))
-    for fault in order:
+    for fault in sorted(faults, key=lambda f: (f.by_itself is False, not timed(f))):
         array, expected = arrays[fault.name], answer.quantities[fault.name]
         axes = letters(fault)
         if not isinstance(array, np.ndarray) or array.shape != expected.value.shape or not axes:
             continue
         off = errors(array, expected, dtype)
-        rows = axes.index(pair.time) if pair.time in axes else max(len(axes) - 2, 0)
-        kept = sorted({rows, len(axes) - 1})
-        off = off.max(axis=tuple(i for i in range(off.ndim) if i not in kept))
-        matrix = np.atleast_2d(off)
-        if pair.time in axes and len(kept) == 1:
-            matrix = matrix.T  # one column
-        return Heat(fault.name, pair.time in axes, tuple(map(tuple, matrix.tolist())))
+        units = [i for i, letter in enumerate(axes) if letter not in (pair.time, pair.batch)]
+        if timed(fault):
+            kept = [axes.index(str(pair.time)), *units[-1:]]
+        else:
+            kept = units[-2:] or [len(axes) - 1]
+        off = np.moveaxis(off, kept, range(len(kept)))
+        off = off.max(axis=tuple(range(len(kept), off.ndim)))
+        if off.ndim == 1:  # steps stand below each other
+            off = off[:, None] if timed(fault) else off[None]
+        return Heat(fault.name, timed(fault), tuple(map(tuple, off.tolist())))
     return None
 
 

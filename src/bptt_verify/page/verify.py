@@ -32,7 +32,7 @@ def context(data: Mapping[str, Any]) -> dict[str, Any]:
         "names": ", ".join(dict.fromkeys(report.pair for report in reports)),
         "summary": in_one_line(reports),
         "failed": [_failed(report) for report in reports if report.first_failure],
-        "doubtful": [r for r in reports if r.verdict == "inconclusive"],
+        "doubtful": [r for r in reports if not (r.ok or r.first_failure)],
         "dtypes": dtypes_of(reports),
         "lines": lines(reports),
         "short": short,
@@ -74,7 +74,7 @@ def _cell(error: float) -> dict[str, str]:
         return {"error": short(error), "colour": "hsl(150 40% 45% / .25)", "ink": "inherit"}
     depth = min(np.log10(error) / 6, 1.0)
     text = "∞" if np.isinf(error) else f"{error:.1e}".replace("e+0", "e").replace("e+", "e")
-    return {"error": text, "colour": f"hsl(5 70% {70 - 35 * depth:.0f}%)", "ink": "#fff"}
+    return {"error": text, "colour": f"hsl(5 70% {45 - 17 * depth:.0f}%)", "ink": "#fff"}
 
 
 def _spread(reports: Sequence[Report], dtype: str) -> dict[str, Any] | None:
