@@ -9,19 +9,16 @@ import xml.etree.ElementTree as ET
 from collections import Counter
 from pathlib import Path
 
+import equations
 import numpy as np
 import pytest
+from mathml import mathml
 
 from bptt_verify.pairs import REGISTRY
 from bptt_verify.pairs.article import EQUATIONS
 from manual_bptt import rnn
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "docs" / "_ext"))
-
-import equations  # noqa: E402
-from mathml import mathml  # noqa: E402
-
 FOLDERS = {"en": ROOT / "docs" / "derivation", "zh": ROOT / "docs" / "zh" / "derivation"}
 PAGES = {
     (language, page.stem): page.read_text("utf-8")

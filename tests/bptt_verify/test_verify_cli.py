@@ -7,25 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bptt_verify import cli
 from bptt_verify.pairs import ARTICLE
 
 USERS = Path(__file__).with_name("users_pair.py")
-
-
-@pytest.fixture
-def bptt(monkeypatch, capsys, tmp_path):
-    """Run the command line in a folder of its own: exit code, output, complaints."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(a) for a in arguments])
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err
-
-    return run
 
 
 def test_every_equation_is_a_row_and_passes(bptt, monkeypatch):
