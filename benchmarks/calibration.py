@@ -31,7 +31,7 @@ from bptt_verify.judge import Judge
 from bptt_verify.oracle import Answer
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import REGISTRY, rnn_pair
-from bptt_verify.report import BINS, versions
+from bptt_verify.report import BINS, bin_of, versions
 from bptt_verify.tolerance import multiplier
 from manual_bptt._files import replacing
 
@@ -141,6 +141,7 @@ def save(
 ) -> None:
     edges = np.arange(LOWEST, 4 + BIN, BIN)
     logs = np.log10(np.maximum(worst, 10**LOWEST))
+    m = multiplier(np.dtype(arguments.dtype))
     data = {
         "pair": arguments.pair,
         "dtype": arguments.dtype,
@@ -150,12 +151,7 @@ def save(
         "alarms": alarms,
         "seconds": seconds,
         "histogram": np.histogram(np.minimum(logs, 3.99), edges)[0].tolist(),
-        "spread": np.bincount(
-            np.minimum(np.array(worst) / multiplier(np.dtype(arguments.dtype)) * BINS, BINS).astype(
-                int
-            ),
-            minlength=BINS + 1,
-        ).tolist(),
+        "spread": np.bincount([bin_of(x / m) for x in worst], minlength=BINS + 1).tolist(),
         "strays": strays,
         "highest": sorted(worst, reverse=True)[:1000],
         "bands": {

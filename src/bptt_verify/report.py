@@ -90,6 +90,11 @@ class Report:
         return json.dumps(jsonable(self), indent=2, ensure_ascii=False)
 
 
+def bin_of(error: float) -> int:
+    """Where a case with this largest error, in units of the tolerance, counts in a spread."""
+    return int(error * BINS) if error < 1 else BINS
+
+
 def overall(verdicts: Iterable[Verdict]) -> Verdict:
     """The verdict of several: the worst one."""
     found = set(verdicts)

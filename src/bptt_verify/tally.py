@@ -11,7 +11,7 @@ from bptt_verify.draw import Case
 from bptt_verify.judge import MOST_OVER_TIME, Failed, Rows, first_failed
 from bptt_verify.pair import Pair
 from bptt_verify.properties import PROPERTIES
-from bptt_verify.report import BINS, Row, Verdict
+from bptt_verify.report import BINS, Row, Verdict, bin_of
 
 MOST_GIVEN_UP = 0.2
 """When more than this part of the cases had to be given up, nothing is said to pass."""
@@ -50,7 +50,7 @@ class Tally:
         else:
             self.judged += 1
             worst = max((c.error for k, c in found.items() if k in self._quantities), default=0.0)
-            self._spread[int(worst * BINS) if worst < 1 else BINS] += 1
+            self._spread[bin_of(worst)] += 1
             self.largest = max(self.largest or case, case, key=lambda c: prod(c.sizes.values()))
             self.record(case, found)
         if self.progress:

@@ -23,7 +23,6 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from bptt_verify import page
 from manual_bptt._files import replacing
 
 
@@ -162,6 +161,8 @@ def write_page(path: Path, data: Mapping[str, Any]) -> None:
 
     Raises `UsageError` when it cannot be written there, or when these are no data of ours.
     """
+    from bptt_verify import page  # jinja2 is for who asks for a page
+
     try:
         page.write(path, data)
     except (page.PageError, ImportError) as error:  # or what draws it is not installed

@@ -88,7 +88,7 @@ def gradients(
         norms = pictures.norms(steps, [scale], hidden=hidden, seed=seed)
     except ValueError as error:
         raise UsageError(f"--{error}") from error
-    curves = {name: _array(values) for name, values in norms["scales"][0]["layers"].items()}
+    curves = {name: pictures.array(values) for name, values in norms["scales"][0]["layers"].items()}
     title = f"‖δ_t‖ for t = 1 … {steps}, H = {hidden}, spectral radius of W = {scale:g}"
     data = {
         **{"command": "gradients", "versions": versions()},
@@ -166,10 +166,6 @@ def _chart(norms: Norms, steps: int, most_rows: int = 16) -> Text:
     chart.append(" " * 9 + "└" + "─" * columns + "\n", style="dim")
     chart.append(f"{'':10}1{f'T = {steps}':>{columns - 1}}", style="dim")
     return chart
-
-
-def _array(values: list[Any]) -> NDArray[np.float64]:
-    return np.array([float(v) for v in values])
 
 
 def _log10(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -232,6 +232,11 @@ def numbers(array: Array) -> list[Any]:
     return [v if np.isfinite(v) else str(v) for v in array.tolist()]
 
 
+def array(values: Sequence[float | str]) -> Array:
+    """The array of one dimension that `numbers` made this of."""
+    return np.array([float(v) for v in values])
+
+
 def _at_each(scales: Sequence[float], of: Callable[[str, float], Array]) -> list[Data]:
     return [
         {"scale": s, "layers": {name: numbers(of(name, s)) for name in flow.LAYERS}} for s in scales

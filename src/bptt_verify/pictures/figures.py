@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verify.pictures.data import array
+
 try:
     import matplotlib
     from matplotlib import font_manager
@@ -82,7 +84,7 @@ def norms(data: Data) -> Figure:
     for axes, part in zip(panels, data["scales"], strict=True):
         axes.set(title=_scale(part), ylabel="‖δ_t‖")
         # of the logarithms, because the margin of a logarithmic axis may leave float64
-        logs = {name: _log10(_numbers(values)) for name, values in part["layers"].items()}
+        logs = {name: _log10(array(values)) for name, values in part["layers"].items()}
         _curves(axes, data["t"], logs)
         axes.yaxis.set_major_locator(MaxNLocator(6, integer=True))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda k, _: _power_of_ten(k)))
@@ -154,7 +156,7 @@ def gates(data: Data) -> Figure:
         axes.tick_params(axis="x", length=0)
         axes.set(title=GATES[name], ylim=(low - 0.05, 1.05), yticks=(low, (low + 1) / 2, 1))
         for unit, trace, colour in zip(data["units"], traces, colours, strict=True):
-            axes.plot(_numbers(trace), color=colour, linewidth=1.2, label=f"unit {unit}")
+            axes.plot(array(trace), color=colour, linewidth=1.2, label=f"unit {unit}")
     _characters(panels[-1], data["characters"])
     _legend(figure, panels[0], 3)
     return figure
@@ -170,7 +172,7 @@ def states(data: Data) -> Figure:
     figure = Figure(figsize=(WIDTH, 4.4), layout="constrained")
     axes = figure.subplots()
     _bare(figure, axes)
-    h = np.array([_numbers(row) for row in data["h"]])  # (H, T)
+    h = np.array([array(row) for row in data["h"]])  # (H, T)
     image = axes.imshow(h, aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     axes.set(ylabel="unit")
     _characters(axes, data["characters"])
@@ -308,14 +310,9 @@ def _scale(part: Data) -> str:
     return f"W × {part['scale']:g}"
 
 
-def _numbers(values: Sequence[float | str]) -> Any:
-    """An array of what `data.plain` wrote."""
-    return np.array([float(v) for v in values])
-
-
 def _drawable(values: Sequence[float | str]) -> Any:
-    """The same; NaN, which is not drawn, for what is too large."""
-    found = _numbers(values)
+    """An array of what `data.numbers` wrote; NaN, which is not drawn, for what is too large."""
+    found = array(values)
     return np.where(np.abs(found) < MOST, found, np.nan)
 
 
