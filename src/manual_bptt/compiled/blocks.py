@@ -16,6 +16,13 @@ from manual_bptt.compiled.machine import PLAIN
 from manual_bptt.compiled.product import packed
 
 
+@njit(**PLAIN)
+def _copy(line, target):
+    # two stretches, each from 0 on: with a place added to j the loop would not run on vectors
+    for j in range(len(line)):
+        target[j] = line[j]
+
+
 @njit(inline="always")
 def take(source, t, last, B, first_b, n, G, N, block, at, row):
     """Steps t … last of the sequences, from (T, B, G N) into the block."""
@@ -30,8 +37,7 @@ def _take(source, numbers, G, N, block, at, row):
         for b in range(n):
             here = (step * B + first_b + b) * G * N
             for _ in range(G):
-                for j in range(N):
-                    block[at + j] = source[here + j]
+                _copy(source[here : here + N], block[at : at + N])
                 at += row
                 here += N
 
@@ -60,8 +66,7 @@ def _put(block, at, row, target, numbers, G, N):
         for b in range(n):
             here = (step * B + first_b + b) * G * N
             for _ in range(G):
-                for j in range(N):
-                    target[here + j] = block[at + j]
+                _copy(block[at : at + N], target[here : here + N])
                 at += row
                 here += N
 
@@ -69,8 +74,7 @@ def _put(block, at, row, target, numbers, G, N):
 @njit(**PLAIN)
 def carry_over(rows, here, there, many):
     """As many numbers, from one place to another of the same rows."""
-    for j in range(many):
-        rows[there + j] = rows[here + j]
+    _copy(rows[here : here + many], rows[there : there + many])
 
 
 @njit(**PLAIN)
