@@ -8,7 +8,7 @@ from __future__ import annotations
 from numba import njit
 
 from manual_bptt.compiled.functions import like, sigmoid, tanh
-from manual_bptt.compiled.machine import FUSED
+from manual_bptt.compiled.machine import FUSED, on_whole_vectors
 
 KINDS = ("tanh", "sigmoid", "relu")
 TANH, SIGMOID, RELU = range(3)
@@ -17,6 +17,7 @@ TANH, SIGMOID, RELU = range(3)
 @njit(**FUSED)
 def activate(kind, a, s):
     """s = f(a)"""
+    on_whole_vectors()
     if kind == TANH:
         for j in range(len(a)):
             s[j] = tanh(a[j])
@@ -32,6 +33,7 @@ def activate(kind, a, s):
 @njit(**FUSED)
 def reach_through(kind, s, ds, carried, delta):
     """δ = (∂L/∂s + carried) ⊙ f′, with f′ from s"""
+    on_whole_vectors()
     one, zero = like(1.0, s[0]), like(0.0, s[0])
     if kind == TANH:
         for j in range(len(s)):

@@ -43,7 +43,7 @@ from manual_bptt.compiled.blocks import (
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
+from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
@@ -54,6 +54,7 @@ Params, Cache, Grads, init = gru.Params, gru.Cache, gru.Grads, gru.init
 @njit(**FUSED)
 def step_forward(u, v, b_n, before, q, h, row):
     """(2) to (5) of one step and one sequence; u becomes the gates where it stands."""
+    on_whole_vectors()
     one = like(1.0, h[0])
     z, n = u[row : 2 * row], u[2 * row :]
     r_and_z, v_n = u[: 2 * row], v[2 * row :]
@@ -74,6 +75,7 @@ def step_forward(u, v, b_n, before, q, h, row):
 @njit(**FUSED)
 def step_backward(gates, before, q, dh, delta, epsilon, carried, row):
     """(7) to (10) of one step and one sequence, and z_t ⊙ ∂h_t, which goes on to step t - 1."""
+    on_whole_vectors()
     one = like(1.0, q[0])
     r, z, n = gates[:row], gates[row : 2 * row], gates[2 * row :]
     d_r, d_z, d_n = delta[:row], delta[row : 2 * row], delta[2 * row :]

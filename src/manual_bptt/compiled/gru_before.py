@@ -42,7 +42,7 @@ from manual_bptt.compiled.blocks import (
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
+from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
@@ -54,6 +54,7 @@ init = gru_before.init
 @njit(**FUSED)
 def reset(u, before, q, row):
     """(2) and (3) of one step and one sequence; u becomes the gates where it stands."""
+    on_whole_vectors()
     r_and_z = u[: 2 * row]
     # (2) r_t = σ(uʳ_t + Wʳ h_{t-1}),  z_t = σ(uᶻ_t + Wᶻ h_{t-1})
     for j in range(2 * row):
@@ -66,6 +67,7 @@ def reset(u, before, q, row):
 @njit(**FUSED)
 def renew(u, before, h, row):
     """(4) and (5) of one step and one sequence."""
+    on_whole_vectors()
     one = like(1.0, h[0])
     z, n = u[row : 2 * row], u[2 * row :]
     # (4) n_t = tanh(uⁿ_t + Wⁿ q_t)
@@ -79,6 +81,7 @@ def renew(u, before, h, row):
 @njit(**FUSED)
 def back_to_q(gates, before, dh, delta, row):
     """(7) and (8) of one step and one sequence."""
+    on_whole_vectors()
     one = like(1.0, dh[0])
     z, n = gates[row : 2 * row], gates[2 * row :]
     d_z, d_n = delta[row : 2 * row], delta[2 * row :]
@@ -93,6 +96,7 @@ def back_to_q(gates, before, dh, delta, row):
 @njit(**FUSED)
 def back_to_h(gates, before, dh, dq, delta, q, carried, row):
     """(10) of one step and one sequence, and what goes on to step t - 1; q_t is made again."""
+    on_whole_vectors()
     one = like(1.0, dh[0])
     r, z, d_r = gates[:row], gates[row : 2 * row], delta[:row]
     # (10) δʳ_t = ∂q_t ⊙ h_{t-1} ⊙ σ′(r_t)

@@ -44,7 +44,7 @@ from manual_bptt.compiled.blocks import (
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import ahead, behind, collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
+from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
@@ -58,6 +58,7 @@ Params, States, Cache, Grads, init = lstm.Params, lstm.States, lstm.Cache, lstm.
 @njit(**FUSED)
 def step_forward(a, before, c, h, row):
     """(2) to (6) of one step and one sequence; a becomes the gates where it stands."""
+    on_whole_vectors()
     i, f, g, o = a[:row], a[row : 2 * row], a[2 * row : 3 * row], a[3 * row :]
     i_and_f = a[: 2 * row]
     # (2) i_t = σ(aⁱ_t),  f_t = σ(aᶠ_t + φ); φ is in the bias
@@ -84,6 +85,7 @@ def step_backward(gates, before, c, dh, dc, delta, row):
     What is in dc is ∂c_t but for its share of ∂h_t, and then ∂c_t ⊙ f_t. Where δᵍ_t will be is
     tanh(c_t) on the way.
     """
+    on_whole_vectors()
     one = like(1.0, c[0])
     i, f, g, o = gates[:row], gates[row : 2 * row], gates[2 * row : 3 * row], gates[3 * row :]
     d_i, d_f = delta[:row], delta[row : 2 * row]

@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 
 def vectors() -> tuple[int, int]:
@@ -50,3 +53,19 @@ without a check of every division, which would keep loops from running on vector
 
 FUSED: dict[str, Any] = {**PLAIN, "fastmath": {"contract"}}
 """The same, with a product and a sum rounded once where the processor can."""
+
+
+@intrinsic
+def on_whole_vectors(typing: Any) -> Any:
+    """The loops of the function that calls this use vectors as wide as the processor has.
+
+    Left to itself the compiler takes half of the widest, since early processors that had them
+    slowed down; for functions such as tanh the whole is 1.4 times as fast.
+    """
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        # llvmlite's own `add` knows only attributes without a value
+        set.add(builder.function.attributes, f'"prefer-vector-width"="{8 * BYTES}"')
+        return context.get_dummy_value()
+
+    return types.void(), build

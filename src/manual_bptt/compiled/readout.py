@@ -16,13 +16,15 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
 from numba import njit
+from numba.extending import intrinsic
 
 from manual_bptt import readout
 from manual_bptt._door import Array
 from manual_bptt.compiled.blocks import add_rows, back, bias, forth, repeat
 from manual_bptt.compiled.functions import exp
-from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST
+from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.threads import total
 
@@ -75,16 +77,31 @@ def _sum(z):
     return total
 
 
+@intrinsic
+def _larger(typing: Any, a: Any, b: Any) -> Any:
+    """The larger of two numbers, said so that a loop can do many at a time; neither is NaN."""
+
+    def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        kind = args[0].type
+        maxnum = builder.module.declare_intrinsic(
+            "llvm.maxnum", [kind], ir.FunctionType(kind, [kind, kind])
+        )
+        return builder.call(maxnum, args, fastmath=("nnan", "nsz"))
+
+    return a(a, b), build
+
+
 @njit(**{**PLAIN, "fastmath": True})
 def _largest(z):
     most = z[0]
     for j in range(len(z)):
-        most = max(most, z[j])
+        most = _larger(most, z[j])
     return most
 
 
 @njit(**FUSED)
 def _exponentials(z, most):
+    on_whole_vectors()
     for j in range(len(z)):
         z[j] = exp(z[j] - most)
 
