@@ -51,9 +51,10 @@ class Batches:
     def neutral(self) -> set[str]:
         """The letters whose padding changes nothing, one by one and together, found by trial."""
         if self.oracle.neutral is None:
-            trials = [
-                (case, realise(self.oracle.pair, case, self.dtype)) for case in self._trials()
-            ]
+            trials = []
+            for case in self._trials():
+                drawn = realise(self.oracle.pair, case, self.dtype)
+                trials.append((case, drawn, self.oracle.answer(case, drawn, self.dtype)))
             found = {
                 letter
                 for letter in self.oracle.pair.letters()
@@ -138,7 +139,14 @@ class Batches:
 
     def confirms(self, case: Case, drawn: Drawn, padded: Answer) -> bool:
         """Whether the oracle says the same without padding, as far as both know."""
-        plain = self.oracle.answer(case, drawn, self.dtype)
+        return self._agree(self.oracle.answer(case, drawn, self.dtype), padded)
+
+    def _unchanged(self, letters: set[str], case: Case, drawn: Drawn, plain: Answer) -> bool:
+        ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
+        padded = self.oracle.answers([case], [drawn], self.dtype, ceiling)
+        return self._agree(plain, padded.of(0, self.oracle.shapes, case.sizes))
+
+    def _agree(self, plain: Answer, padded: Answer) -> bool:
         if (plain.undecided, plain.out_of_range) != (padded.undecided, padded.out_of_range):
             return False
         m = multiplier(self.dtype)
@@ -147,11 +155,6 @@ class Batches:
                 bool((np.abs(a.value - b.value) <= m * (a.sigma + b.sigma)).all())
                 for a, b in zip(plain.quantities.values(), padded.quantities.values(), strict=True)
             )
-
-    def _unchanged(self, letters: set[str], case: Case, drawn: Drawn) -> bool:
-        ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
-        padded = self.oracle.answers([case], [drawn], self.dtype, ceiling)
-        return self.confirms(case, drawn, padded.of(0, self.oracle.shapes, case.sizes))
 
 
 def _shares(cases: list[Case], each: int) -> list[list[Case]]:

@@ -9,8 +9,10 @@ misreading is made here in the twin's own jaxpr, by `jax.lax.stop_gradient` and 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
@@ -38,6 +40,17 @@ class Step(NamedTuple):
 
     t: Any
     body: ClosedJaxpr
+
+
+@dataclass(frozen=True)
+class OnOperands:
+    """What `Change.apply` is where the step itself stays, and what goes into it is changed."""
+
+    made: Callable[[Step, Values], Values]
+
+    def __call__(self, step: Step, x: Values, run: Callable[..., Values]) -> Values:
+        """The results of the step."""
+        return run(*self.made(step, x))
 
 
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr"}
@@ -95,11 +108,104 @@ def reads(jaxpr: Jaxpr, var: Var) -> Iterator[tuple[Site, int, Any]]:
 
 def evaluate(closed: ClosedJaxpr, arguments: Sequence[Any], change: Change) -> Values:
     """The results of the jaxpr, with this change to it."""
-    return _evaluate(closed, arguments, change, ())
+    return _evaluate(closed, arguments, dict.fromkeys(change.sites, change), ())
+
+
+def evaluate_one(
+    closed: ClosedJaxpr, arguments: Sequence[Any], changes: Sequence[Change], which: Any
+) -> Values:
+    """The results of the jaxpr, with the change to it of which `which` is the number.
+
+    What is one trace for all of them may be evaluated side by side, each with a `which` of its own.
+    """
+    at: dict[Site, list[tuple[int, Change]]] = {}
+    for k, change in enumerate(changes):
+        for site in change.sites:
+            at.setdefault(site, []).append((k, change))
+    either = {site: _either(some, which) for site, some in at.items()}
+    return _evaluate(closed, arguments, either, ())
+
+
+def _either(changes: Sequence[tuple[int, Change]], which: Any) -> Change:
+    """At one place: what stands there, with the derivative of one of these changes."""
+
+    def besides(eqn: Any) -> tuple[Var, ...]:
+        return tuple(var for _, change in changes for var in change.besides(eqn))
+
+    def apply(eqn: Any, x: Values, run: Callable[..., Values]) -> Values:
+        if isinstance(eqn, Step):
+            return _either_step(eqn, x, run, changes, which)
+        n, made = len(eqn.invars), {}
+        first = n
+        for k, change in changes:
+            own = slice(first, first := first + len(change.besides(eqn)))
+            made[k] = lambda x, c=change, own=own: c.apply(eqn, [*x[:n], *x[own]], run)
+        return _chosen(which, x, lambda x: run(*x[:n]), made)
+
+    return Change((), apply, besides)
+
+
+def _either_step(
+    step: Step,
+    x: Values,
+    run: Callable[..., Values],
+    changes: Sequence[tuple[int, Change]],
+    which: Any,
+) -> Values:
+    """A step of a scan, its number being an operand too: all that is traced has to be one."""
+    before, whole = {}, {}
+    for k, (_, apply, _) in changes:
+        if isinstance(apply, OnOperands):  # then nothing of the step has to be made again
+            before[k] = lambda x, made=apply.made: made(step._replace(t=x[0]), x[1:])
+        else:
+            whole[k] = lambda x, apply=apply: apply(step._replace(t=x[0]), x[1:], run)
+    x = _chosen(which, [step.t, *x], lambda x: x[1:], before)
+    return _chosen(which, [step.t, *x], lambda x: run(*x[1:]), whole)
+
+
+def _chosen(
+    which: Any, x: Values, right: Callable[[Values], Values], others: Mapping[int, Any]
+) -> Values:
+    """What `right` makes of x, with the derivative of the other of that number, if there is one."""
+    if not others:
+        return right(x)
+
+    @jax.custom_vjp
+    def results(which: Any, *x: Any) -> Values:
+        return right(list(x))
+
+    def forth(which: Any, *x: Any) -> tuple[Values, Any]:
+        return right(list(x)), (which, x)
+
+    def back(saved: Any, cotangents: Values) -> tuple[Any, ...]:
+        which, x = saved
+        floats = [i for i, a in enumerate(x) if jnp.issubdtype(a.dtype, jnp.floating)]
+
+        def pulled(made: Callable[[Values], Values]) -> Values:
+            """What reaches the floats through this."""
+
+            def of_floats(*some: Any) -> Values:
+                all_of_them = list(x)
+                for i, a in zip(floats, some, strict=True):
+                    all_of_them[i] = a
+                return made(all_of_them)
+
+            _, vjp = jax.vjp(of_floats, *(x[i] for i in floats))
+            return list(vjp(cotangents))
+
+        found = pulled(right)
+        for k, made in others.items():
+            pairs = zip(found, pulled(made), strict=True)
+            found = [a if other is a else jnp.where(which == k, other, a) for a, other in pairs]
+        reached = dict(zip(floats, found, strict=True))
+        return (None, *map(reached.get, range(len(x))))
+
+    results.defvjp(forth, back)
+    return results(which, *map(jnp.asarray, x))
 
 
 def _evaluate(
-    closed: ClosedJaxpr, arguments: Sequence[Any], change: Change, inside: Site
+    closed: ClosedJaxpr, arguments: Sequence[Any], changes: Mapping[Site, Change], inside: Site
 ) -> Values:
     jaxpr = closed.jaxpr
     values: dict[Var, Any] = dict(zip(jaxpr.invars, arguments, strict=True))
@@ -111,15 +217,15 @@ def _evaluate(
     for i, eqn in enumerate(jaxpr.eqns):
         here = (*inside, i)
         x = [read(atom) for atom in eqn.invars]
-        if not any(site[: len(here)] == here for site in change.sites):
+        if not any(site[: len(here)] == here for site in changes):
             results = bind(eqn, *x)
         elif eqn.primitive.name == "scan":
-            results = _scan(eqn, x, change, here)
-        elif here in change.sites:
+            results = _scan(eqn, x, changes, here)
+        elif change := changes.get(here):
             besides = [values[var] for var in change.besides(eqn)]
             results = change.apply(eqn, [*x, *besides], lambda *x, eqn=eqn: bind(eqn, *x))
         else:
-            results = _evaluate(_inner(eqn), x, change, here)
+            results = _evaluate(_inner(eqn), x, changes, here)
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(atom) for atom in jaxpr.outvars]
 
@@ -132,23 +238,18 @@ def bind(eqn: Any, *x: Any) -> Values:
     return list(out) if eqn.primitive.multiple_results else [out]
 
 
-def _scan(eqn: Any, x: Values, change: Change, here: Site) -> Values:
+def _scan(eqn: Any, x: Values, changes: Mapping[Site, Change], here: Site) -> Values:
     p = eqn.params
     n, m = p["num_consts"], p["num_consts"] + p["num_carry"]
     consts = x[:n]
 
     def body(*operands: Any) -> Values:
-        if here in change.sites:
-            return bind_body(*operands)
-        return _evaluate(p["jaxpr"], operands, change, here)
-
-    def bind_body(*operands: Any) -> Values:
-        return _evaluate(p["jaxpr"], operands, Change((), change.apply), here)
+        return _evaluate(p["jaxpr"], operands, changes, here)
 
     def step(carry: Values, now: tuple[Any, Values]) -> tuple[Values, Values]:
         t, rows = now
         operands = [*consts, *carry, *rows]
-        if here in change.sites:
+        if change := changes.get(here):
             out = change.apply(Step(t, p["jaxpr"]), operands, body)
         else:
             out = body(*operands)

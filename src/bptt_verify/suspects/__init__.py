@@ -7,9 +7,9 @@ alone, so it works for any cell; which one is right is for `bptt_verify.localise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from operator import ne
 from typing import Any
 
@@ -17,11 +17,12 @@ import jax
 import numpy as np
 from jax.extend.core import Var
 
-from bptt_verify.draw import Case, Drawn
-from bptt_verify.oracle import Answer, Oracle, Twin
+from bptt_verify.draw import Case, Drawn, entries
+from bptt_verify.interpreter import inner
+from bptt_verify.oracle import Answer, Answers, Oracle, Twin
 from bptt_verify.pair import Pair
 from bptt_verify.shapes import Shape
-from bptt_verify.surgery import Change, Site, evaluate, names, sites
+from bptt_verify.surgery import Change, OnOperands, Site, evaluate, evaluate_one, names, sites
 from bptt_verify.suspects.ends import (
     of_cotangents,
     of_options,
@@ -41,6 +42,18 @@ from bptt_verify.suspects.terms import (
     of_sum,
     without_path,
 )
+
+MOST = 64
+"""Changes that are traced together: each evaluation computes what every one of them needs."""
+
+EQUATIONS = 320
+"""Whose derivatives are made anew for them."""
+
+NUMBERS = 2**20
+"""In all arrays of the cases that are evaluated side by side."""
+
+WHICH = "the number of the change"
+"""What a twin with one of several changes is told besides its inputs."""
 
 PARTING = {"split", "slice", "dynamic_slice", "gather"}
 """Primitives that take parts of their first operand."""
@@ -70,8 +83,38 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
     def asked(twin: Twin) -> Answer:
         return oracle.answer(case, drawn, dtype, twin=twin)
 
-    def answer(change: Change) -> Callable[[], Answer]:
-        return partial(asked, changed(change))
+    def together(several: Sequence[tuple[str, Change]], kind: str) -> Iterator[Suspect]:
+        """These changes, of which many are traced and evaluated side by side once one is asked."""
+        for some in _batches(several, dict(found), NUMBERS // entries(oracle.pair, case.sizes)):
+            changes = [change for _, change in some]
+            answers = cache(partial(side_by_side, changes))
+            for k, (text, change) in enumerate(some):
+                yield Suspect(text, partial(answer, answers, k, change), kind)
+
+    def side_by_side(changes: Sequence[Change]) -> Answers | None:
+        n = len(changes)
+
+        def twin(inputs: dict[str, Any]) -> dict[str, Any]:
+            which = inputs.pop(WHICH)
+            return named(lambda x: evaluate_one(closed, x, changes, which), inputs)
+
+        try:
+            return oracle.answers(
+                [case] * n,
+                [drawn] * n,
+                dtype,
+                case.sizes,
+                twin=twin,
+                besides={WHICH: np.arange(n)},
+            )
+        except Exception:  # one of them cannot be traced: each has to be tried by itself
+            return None
+
+    def answer(answers: Callable[[], Answers | None], k: int, change: Change) -> Answer:
+        all_of_them = answers()
+        if all_of_them is None:
+            return asked(changed(change))
+        return all_of_them.of(k, oracle.shapes, case.sizes)
 
     inputs = sorted([*oracle.pair.inputs, *oracle.pair.taps])
     found = list(sites(closed.jaxpr))
@@ -93,9 +136,9 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
     steps = case.sizes.get(oracle.pair.time or "", 1)
     groups = list(_unrolled(found, steps))
     loop = states([g for g in groups if len(g) == steps and len(g[0][0]) == 1], known)
-    together = [([site for site, _ in group], group[0][1]) for group in groups]
+    grouped = [([site for site, _ in group], group[0][1]) for group in groups]
     alone = [([site], eqn) for site, eqn in found]
-    for kind, places in (("at every step", together), ("", alone)):
+    for kind, places in (("at every step", grouped), ("", alone)):
         for misread in (
             of_function,
             of_product,
@@ -105,18 +148,16 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
             of_sum,
             of_any,
         ):
-            for at, eqn in places:
-                for text, apply, *besides in misread(eqn, known):
-                    change = Change(at, apply, *besides)
-                    kinds = f"{misread.__name__} {kind}"
-                    yield Suspect(at_line(text, eqn), answer(change), kinds)
+            several = [
+                (at_line(text, eqn), Change(at, apply, *besides))
+                for at, eqn in places
+                for text, apply, *besides in misread(eqn, known)
+            ]
+            yield from together(several, f"{misread.__name__} {kind}")
         if not kind:
             continue
-        for group in groups:
-            for text, change in _once(group, known):
-                yield Suspect(text, answer(change), "once")
-        for text, change in of_carries(loop, steps):
-            yield Suspect(text, answer(change), "loop")
+        yield from together([once for group in groups for once in _once(group, known)], "once")
+        yield from together(list(of_carries(loop, steps)), "loop")
         for text, made in of_products(loop, closed):
             yield Suspect(text, partial(asked, partial(named, made)), "loop")
 
@@ -132,6 +173,30 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
 
     if forward or loop:
         yield from of_windows(oracle, case, drawn, dtype, right, cut_at)
+
+
+def _batches(
+    several: Sequence[tuple[str, Change]], at: Mapping[Site, Any], most: int
+) -> Iterator[list[tuple[str, Change]]]:
+    """Changes that are worth being made together."""
+    batch: list[tuple[str, Change]] = []
+    equations = 0
+    for text, change in several:
+        more = 1
+        if not isinstance(change.apply, OnOperands):
+            more = sum(_equations(at[site]) for site in change.sites)
+        if batch and (len(batch) >= min(MOST, most) or equations + more > EQUATIONS):
+            yield batch
+            batch, equations = [], 0
+        batch.append((text, change))
+        equations += more
+    if batch:
+        yield batch
+
+
+def _equations(eqn: Any) -> int:
+    """How many there are, those of the body of a scan included."""
+    return 1 + sum(_equations(within) for called in inner(eqn) for within in called.jaxpr.eqns)
 
 
 def _unrolled(found: Sequence[tuple[Site, Any]], steps: int) -> Iterator[Group]:

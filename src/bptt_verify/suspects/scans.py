@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from bptt_verify.interpreter import is_float
 from bptt_verify.surgery import (
     Change,
+    OnOperands,
     Site,
     Step,
     Values,
@@ -104,15 +105,13 @@ def of_scan(eqn: Any, known: Known) -> Misread:
             yield f"the last step does not count for {of}:", on_operands([k], lambda t: t != last)
 
 
-def on_operands(ks: Sequence[int], kept: Callable[[Any], Any]) -> Any:
+def on_operands(ks: Sequence[int], kept: Callable[[Any], Any]) -> OnOperands:
     """These operands of a step count where `kept`, as a function of the step, is true."""
 
-    def apply(step: Step, x: Values, run: Callable[..., Values]) -> Values:
-        return run(
-            *(jnp.where(kept(step.t), a, still(a)) if k in ks else a for k, a in enumerate(x))
-        )
+    def made(step: Step, x: Values) -> Values:
+        return [jnp.where(kept(step.t), a, still(a)) if k in ks else a for k, a in enumerate(x)]
 
-    return apply
+    return OnOperands(made)
 
 
 def carries(eqn: Any) -> list[int]:
