@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var
 from numpy.typing import NDArray
@@ -125,13 +126,16 @@ def _plan(jaxpr: Jaxpr) -> Plan:
     return Plan(needed, last)
 
 
-def one_by_one(eqn: Any, x: list[Array], rows: int) -> list[Array]:
-    """A primitive without a rule, evaluated by JAX for each row."""
-    runs = []
-    for row in zip(*x, strict=True) if x else [()] * rows:
+def left_to_jax(eqn: Any, x: list[Array], rows: int) -> list[Array]:
+    """A primitive without a rule, evaluated by JAX for all rows."""
+
+    def one(*row: Any) -> list[Any]:
         out = eqn.primitive.bind(*row, **eqn.params)
-        runs.append(out if eqn.primitive.multiple_results else [out])
-    return [np.stack([np.asarray(a) for a in column]) for column in zip(*runs, strict=True)]
+        return list(out) if eqn.primitive.multiple_results else [out]
+
+    if not x:  # made from nothing: the same in every row
+        return [np.broadcast_to(a, (rows, *np.shape(a))) for a in one()]
+    return [np.array(a) for a in jax.vmap(one)(*x)]  # copies, which may be overwritten
 
 
 # --- calls and control flow

@@ -16,7 +16,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from numpy.typing import NDArray
 
-from bptt_verify.interpreter import Interpreter, one_by_one
+from bptt_verify.interpreter import Interpreter, left_to_jax
 from bptt_verify.primitives import COMPARE, ELEMENTWISE, EXACT, ROUNDED, Rule, align
 
 Array = NDArray[Any]
@@ -64,7 +64,7 @@ class Precise(Interpreter):
         if name in ELEMENTWISE:
             x = align(x)
         if not any(a.dtype == object for a in x):
-            return [WHOLE[name](p, *x)] if name in WHOLE else one_by_one(eqn, x, self.rows)
+            return [WHOLE[name](p, *x)] if name in WHOLE else left_to_jax(eqn, x, self.rows)
         if name in RULES:
             return [RULES[name](p, *x)]
         if name in MOVED and p.get("fill_value") is None:
@@ -147,7 +147,7 @@ RULES: dict[str, Rule] = {
     "square": lambda p, x: x * x,
 }
 
-MOVED = {"gather", "dynamic_slice", "dynamic_update_slice", "scatter"}
+MOVED = {"gather", "scatter"}
 
 
 def _moved(eqn: Any, x: list[Array]) -> Array:

@@ -48,6 +48,32 @@ def _slice(p: dict[str, Any], x: Array) -> Array:
     return x[(slice(None), *cut)]
 
 
+def _dynamic_slice(p: dict[str, Any], x: Array, *starts: Array) -> Array:
+    parts = [x[part] for part in _parts(x, p["slice_sizes"], starts)]
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def _dynamic_update_slice(_: dict[str, Any], x: Array, update: Array, *starts: Array) -> Array:
+    out = x.copy()
+    for part in _parts(x, update.shape[1:], starts):
+        out[part] = update[part[0]]
+    return out
+
+
+def _parts(x: Array, sizes: Sequence[int], starts: Sequence[Array]) -> list[tuple[slice, ...]]:
+    """Where such sizes begin at the starts, which are moved inside: of all rows, or of each."""
+    firsts = [
+        np.clip(np.asarray(start, np.intp), 0, n - size)
+        for start, size, n in zip(starts, sizes, x.shape[1:], strict=True)
+    ]
+    alike = all((first == first[0]).all() for first in firsts)
+    rows = [slice(None)] if alike else [slice(row, row + 1) for row in range(len(x))]
+    return [
+        (which, *(slice(first[k], first[k] + n) for first, n in zip(firsts, sizes, strict=True)))
+        for k, which in enumerate(rows)
+    ]
+
+
 def _pad(p: dict[str, Any], x: Array, value: Array) -> Array:
     shape, source, target = [len(x)], [slice(None)], [slice(None)]
     for n, (low, high, interior) in zip(x.shape[1:], p["padding_config"], strict=True):
@@ -82,6 +108,8 @@ EXACT: dict[str, Rule] = {
     "concatenate": lambda p, *x: np.concatenate(x, axis=p["dimension"] + 1),
     "convert_element_type": lambda p, x, *_: x.astype(p["new_dtype"]),
     "copy": lambda p, x: x,
+    "dynamic_slice": _dynamic_slice,
+    "dynamic_update_slice": _dynamic_update_slice,
     "iota": lambda p: _broadcast_in_dim(
         {"shape": p["shape"], "broadcast_dimensions": (p["dimension"],)},
         np.arange(p["shape"][p["dimension"]], dtype=p["dtype"])[None],
@@ -197,7 +225,7 @@ ADDING = {
 
 # Left to JAX, and exact: they move or choose values.
 MOVED = {
-    *("gather", "dynamic_slice", "dynamic_update_slice", "scatter"),
+    *("gather", "scatter"),
     *("sort", "top_k", "cummax", "cummin", "reduce_window_max", "reduce_window_min"),
     *("name", "optimization_barrier", "device_put"),
 }

@@ -28,7 +28,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from numpy.typing import NDArray
 
-from bptt_verify.interpreter import Interpreter, inner, is_float, one_by_one
+from bptt_verify.interpreter import Interpreter, inner, is_float, left_to_jax
 from bptt_verify.noise import EVERY, Noise
 from bptt_verify.primitives import (
     ADDING,
@@ -341,7 +341,7 @@ class Rounding(Interpreter):
 
         def evaluate(x: list[Array]) -> list[Array]:
             rows = len(x[0]) if x else self.rows
-            return [rule(p, *x)] if rule else one_by_one(eqn, x, rows)
+            return [rule(p, *x)] if rule else left_to_jax(eqn, x, rows)
 
         terms, summed = self._terms(name, p, x, evaluate)
         if id(eqn) in self._sums.chained and x[0].dtype.kind == "f":

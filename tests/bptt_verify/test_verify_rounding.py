@@ -69,6 +69,14 @@ FUNCTIONS = {
     "lookup": (lambda x, i: x[jnp.abs(i) % 3, 1], A, INTS),
     "scatter": (lambda x: x.at[1].add(2.0).at[:, 2].set(x[:, 0]), A),
     "dynamic slice": (lambda x, i: lax.dynamic_slice(x, (i[0, 5 % 4], 0), (2, 2)), A, INTS),
+    "dynamic slice beyond the ends": (
+        lambda x: [lax.dynamic_slice(x, at, (2, 2)) for at in ((9, -9), (-1, 1))],
+        A,
+    ),
+    "dynamic update slice": (
+        lambda x, b: [lax.dynamic_update_slice(x, b[:2, 1:3], at) for at in ((0, 1), (5, -5))],
+        *(A, B),
+    ),
     "cumulative": (lambda x: (jnp.cumsum(x, 1), jnp.cumprod(x, 0), lax.cummax(x)), A),
     "sort": (lambda x: (jnp.sort(x), jnp.argsort(x, axis=0), jnp.argmax(x, 1)), A),
     "convolution": (lambda x, m: jnp.convolve(x[0], m[0]), A, M),
@@ -122,13 +130,26 @@ def test_values_are_those_of_xla_within_rounding(name):
         assert (off <= 32 * sigma).all()
 
 
-MOVES = ["shapes", "split", "stack", "pad", "where", "clip", "sort", "relu"]
+MOVES = ["shapes", "split", "stack", "pad", "where", "clip", "sort", "relu", "dynamic update slice"]
 
 
 @pytest.mark.parametrize("name", [*MOVES, "checkpoint that moves"])
 def test_what_only_moves_values_has_no_rounding(name):
     f, *arguments = FUNCTIONS[name]
     assert all((sigma == 0).all() for _, sigma in run(f, *arguments)[1])
+
+
+def test_each_case_is_cut_where_its_own_number_says():
+    def f(x, new, i):
+        return lax.dynamic_slice(x, (i, 1), (2, 3)), lax.dynamic_update_slice(x, new, (i, 0))
+
+    x, new, i = normal(5, 3, 4), normal(5, 2, 2, seed=1), np.array([0, 1, 2, -7, 7])
+    rounding = Rounding(F64, np.random.default_rng(0), margin=32, cases=5)
+    with jax.enable_x64(True):
+        found = rounding.run(jax.make_jaxpr(f)(x[0], new[0], i[0]), [x, new, i])
+        for (value, sigma), want in zip(found, jax.vmap(f)(x, new, i), strict=True):
+            np.testing.assert_array_equal(value, want)
+            assert not sigma.any()
 
 
 @pytest.mark.parametrize("dtype", [F32, F64])
