@@ -128,10 +128,11 @@ def test_a_terminal_gets_colours_unless_they_are_not_wanted(words, tmp_path):
     assert "\x1b" not in seen(words, tmp_path, stream="stdout", NO_COLOR="1")
 
 
-def test_a_terminal_gets_a_bar_and_it_goes_away(tmp_path):
-    words = ["bptt", "vectors", "write", "golden", "--pair", "update", "--random", "1"]
+def test_a_terminal_gets_a_bar_with_rate_and_time_left_and_it_goes_away(tmp_path):
+    words = ["bptt", "vectors", "write", "golden", "--pair", "update", "--random", "40"]
     bar = seen(words, tmp_path, stream="stderr")
-    assert "cases" in bar
+    shown = re.sub(r"\x1b\[[?\d;]*\w", "", bar)
+    assert re.search(r"cases .* \d+/\d+ [\d.,]+/s 0:00:\d\d 0:00:\d\d", shown)
     *_, after = bar.split("\x1b[2K")  # which empties the line
     assert re.sub(r"\x1b\[[?\d]*\w|\s", "", after) == ""
 

@@ -65,6 +65,11 @@ def measure(
     }
 
 
+def told(names: Sequence[str], rounds: int) -> int:
+    """How often `measure` says what it is at."""
+    return len(names) + 1 + rounds
+
+
 def best(point: dict[str, Any], side: str) -> str | None:
     """The contestant of that side with the lowest median; None for none."""
     names = [n for n in point["seconds"] if CONTESTANTS[n].side == side]

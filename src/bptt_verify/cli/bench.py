@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
-from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from bptt_verify.bench.check import WrongGradientError
@@ -22,6 +21,7 @@ from bptt_verify.bench.measure import (
     measure,
     slope,
     spread,
+    told,
 )
 from bptt_verify.bench.process import ContestError
 from bptt_verify.bench.table import HEADINGS, cells
@@ -102,13 +102,14 @@ def bench(
     if growth:
         grid = tuple(dict.fromkeys(sizes for line in GROWTH.values() for sizes in line))
     points: list[dict[str, Any]] = []
-    with progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()) as bar:
-        task = bar.add_task("")
-        for work in (Work(c, sizes, dtype) for c in cells for sizes in grid):
+    works = [Work(c, sizes, dtype) for c in cells for sizes in grid]
+    with progress() as bar:
+        task = bar.add_task("", total=len(works) * told(names, rounds))
+        for work in works:
             where = f"{work.cell} {' '.join(map(str, work.sizes))}"
 
             def said(what: str, where: str = where) -> None:
-                bar.update(task, description=f"{where}: {what}")
+                bar.update(task, description=f"{where}: {what}", advance=1)
 
             try:
                 points.append(

@@ -18,10 +18,12 @@ from rich.progress import (
     MofNCompleteColumn,
     Progress,
     ProgressColumn,
+    Task,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.text import Text
 
 from manual_bptt._files import replacing
 
@@ -92,13 +94,25 @@ def _whole(_: Any, tokens: Sequence[Token]) -> int:
 Whole = Annotated[int, Parameter(converter=_whole)]
 
 
-def progress(*columns: ProgressColumn) -> Progress:
-    """A bar with rate columns of the command's own; quiet when not on a terminal."""
+class _Rate(ProgressColumn):
+    """How many are done a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        digits = 0 if speed and speed >= 10 else 1
+        return Text(f"{speed:,.{digits}f}/s" if speed else "", style="progress.data.speed")
+
+
+def progress(rate: ProgressColumn | None = None) -> Progress:
+    """A bar with rate and remaining time; quiet when not on a terminal.
+
+    The rate is in what the bar counts, unless the command has a better one.
+    """
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        *columns,
+        rate or _Rate(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         console=errors,
