@@ -7,13 +7,14 @@ What is padded costs as much as what is not: of many cases, small ones and large
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from bptt_verify.draw import LARGEST, Case, Drawn, entries, realise
+from bptt_verify.interpreter import MixedError
 from bptt_verify.oracle import Answer, Oracle
 from bptt_verify.primitives import SAMPLES
 from bptt_verify.tolerance import multiplier
@@ -26,6 +27,8 @@ MOST = 250_000_000
 
 FEW = 192
 """Fewer cases are not set apart: with half as many, what a batch costs once is too much."""
+
+T = TypeVar("T")
 
 Ceiling = dict[str, int]
 """Sizes to which all cases are padded."""
@@ -51,10 +54,9 @@ class Batches:
     def neutral(self) -> set[str]:
         """The letters whose padding changes nothing, one by one and together, found by trial."""
         if self.oracle.neutral is None:
-            trials = []
-            for case in self._trials():
-                drawn = realise(self.oracle.pair, case, self.dtype)
-                trials.append((case, drawn, self.oracle.answer(case, drawn, self.dtype)))
+            trials = [
+                (points, self._together(points, points[0][0].sizes)) for points in self._trials()
+            ]
             found = {
                 letter
                 for letter in self.oracle.pair.letters()
@@ -106,10 +108,30 @@ class Batches:
     def _entries(self, sizes: Ceiling) -> int:
         return entries(self.oracle.pair, sizes)
 
-    def answer(self, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Answer:
-        """The oracle's answer for one case, padded: so many shapes share one trace."""
-        answers = self.oracle.answers([case], [drawn], dtype, self._ceiling(case))
-        return answers.of(0, self.oracle.shapes, case.sizes)
+    def answers(self, points: Sequence[tuple[Case, Drawn]]) -> list[Answer]:
+        """The oracle's answers, padded and side by side: so many shapes share one trace."""
+        kinds: dict[str, list[int]] = {}
+        for k, (case, drawn) in enumerate(points):
+            kind = f"{self._ceiling(case)} {case.options} {self.oracle.short(drawn)}"
+            kinds.setdefault(kind, []).append(k)
+        found: dict[int, Answer] = {}
+        for alike in kinds.values():
+            ceiling = self._ceiling(points[alike[0]][0])
+            for some in _shares(alike, self._entries(ceiling) * (SAMPLES + 1)):
+                together = self._together([points[k] for k in some], ceiling)
+                found |= zip(some, together, strict=True)
+        return [found[k] for k in range(len(points))]
+
+    def _together(
+        self, points: Sequence[tuple[Case, Drawn]], ceiling: Mapping[str, int]
+    ) -> list[Answer]:
+
+        cases, drawn = zip(*points, strict=True)
+        try:
+            answers = self.oracle.answers(cases, drawn, self.dtype, ceiling)
+        except MixedError:  # they have to be evaluated one by one
+            return [one for point in points for one in self._together([point], ceiling)]
+        return [answers.of(k, self.oracle.shapes, case.sizes) for k, case in enumerate(cases)]
 
     def _ceiling(self, case: Case) -> Ceiling:
         """A multiple of the largest size drawn, in letters whose padding changes nothing."""
@@ -118,35 +140,34 @@ class Batches:
             for k, n in case.sizes.items()
         }
 
-    def _trials(self) -> list[Case]:
+    def _trials(self) -> Iterator[list[tuple[Case, Drawn]]]:
+        """For each combination of options some points, all of the same sizes."""
         pair = self.oracle.pair
         every = list(product(*pair.options.values()))
-        found = []
-        for i in range(max(TRIALS, len(every))):
-            chosen = i % len(every)
-            rng = np.random.default_rng(chosen)  # the same sizes again: they have been traced
-            found.append(
+        for chosen, values in enumerate(every):
+            rng = np.random.default_rng(chosen)
+            sizes = {letter: int(rng.integers(1, 6)) for letter in pair.letters()}
+            filled = [*pair.floats, *(f"d{k}" for k in pair.outputs)]
+            cases = [
                 Case(
-                    sizes={letter: int(rng.integers(1, 6)) for letter in pair.letters()},
-                    options=dict(zip(pair.options, every[chosen], strict=True)),
-                    fills=dict.fromkeys(
-                        [*pair.floats, *(f"d{k}" for k in pair.outputs)], "normal:0"
-                    ),
-                    seed=i,
+                    sizes=sizes,
+                    options=dict(zip(pair.options, values, strict=True)),
+                    fills=dict.fromkeys(filled, "normal:0"),
+                    seed=seed,
                 )
-            )
-        return found
+                for seed in range(chosen, max(TRIALS, len(every)), len(every))
+            ]
+            yield [(case, realise(pair, case, self.dtype)) for case in cases]
 
-    def confirms(self, case: Case, drawn: Drawn, padded: Answer) -> bool:
-        """Whether the oracle says the same without padding, as far as both know."""
-        return self._agree(self.oracle.answer(case, drawn, self.dtype), padded)
-
-    def _unchanged(self, letters: set[str], case: Case, drawn: Drawn, plain: Answer) -> bool:
-        ceiling = {k: n + 2 if k in letters else n for k, n in case.sizes.items()}
-        padded = self.oracle.answers([case], [drawn], self.dtype, ceiling)
-        return self._agree(plain, padded.of(0, self.oracle.shapes, case.sizes))
+    def _unchanged(
+        self, letters: set[str], points: list[tuple[Case, Drawn]], plain: list[Answer]
+    ) -> bool:
+        """Whether padding in these letters changes nothing at these points."""
+        ceiling = {k: n + 2 if k in letters else n for k, n in points[0][0].sizes.items()}
+        return all(map(self._agree, plain, self._together(points, ceiling)))
 
     def _agree(self, plain: Answer, padded: Answer) -> bool:
+        """Whether the oracle says the same with padding and without, as far as both know."""
         if (plain.undecided, plain.out_of_range) != (padded.undecided, padded.out_of_range):
             return False
         m = multiplier(self.dtype)
@@ -157,7 +178,7 @@ class Batches:
             )
 
 
-def _shares(cases: list[Case], each: int) -> list[list[Case]]:
+def _shares(cases: list[T], each: int) -> list[list[T]]:
     """These cases, of so many numbers each, in equal parts."""
     parts = max(1, round(len(cases) / SIDE_BY_SIDE), math.ceil(len(cases) * each / MOST))
     borders = [len(cases) * k // parts for k in range(parts + 1)]

@@ -15,7 +15,6 @@ from bptt_verify.draw import Case, Drawn
 from bptt_verify.interpreter import MixedError
 from bptt_verify.oracle import Answer, Answers, Oracle
 from bptt_verify.pair import Pair
-from bptt_verify.properties.trial import Ask
 from bptt_verify.subject import Ran, Run
 from bptt_verify.tolerance import multiplier
 
@@ -196,7 +195,10 @@ class Judge:
         drawn = self.drawn(case)
         answer = self.oracle.answer(case, drawn, self.dtype)
         found = self._verdict(answer, self.run(self.pair, case, drawn, self.dtype))
-        return found if found is None or _wrong(found) else {**found, **self.check(case, names)}
+        if found is None or _wrong(found) or not names:
+            return found
+        (held,) = self.check([(case, names)])
+        return {**found, **held}
 
     def _verdict(self, answer: Answer, ran: Ran) -> Rows | None:
         """What the subject returned against the answer; None when no verdict is possible."""
@@ -212,31 +214,37 @@ class Judge:
             return None
         return found
 
-    def check(self, case: Case, names: Collection[str]) -> Rows:
-        """These properties in one case, those about which it says something."""
-        chosen = [name for name in names if name in self.properties]
-        if not chosen:
-            return {}
-        asked: list[tuple[Case, Drawn, Answer]] = []
+    def check(self, asked: Sequence[tuple[Case, Collection[str]]]) -> list[Rows]:
+        """These properties in each of these cases, those about which it says something."""
+        everywhere = self._properties(asked, self.batches.answers)
+        for k, (one, found) in enumerate(zip(asked, everywhere, strict=True)):
+            if _wrong(found):  # what fails does so without padding
+                (everywhere[k],) = self._properties([one], self._answers)
+            shared = self._of_the_twin(one[0], _wrong(everywhere[k]))
+            # how sharp the bands are is a question of the quantities' own rows
+            everywhere[k] = {
+                name: shared.get(name, c._replace(sharp=True)) for name, c in everywhere[k].items()
+            }
+        return everywhere
 
-        def padded(case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> Answer:
-            asked.append((case, drawn, self.batches.answer(case, drawn, dtype)))
-            return asked[-1][2]
+    def _answers(self, points: Sequence[tuple[Case, Drawn]]) -> list[Answer]:
+        return [self.oracle.answer(case, drawn, self.dtype) for case, drawn in points]
 
-        found = self._properties(case, chosen, padded)
-        if _wrong(found) and not all(self.batches.confirms(*one) for one in asked):
-            found = self._properties(case, chosen, self.oracle.answer)
-        shared = self._of_the_twin(case, [name for name in chosen if name in _wrong(found)])
-        # how sharp the bands are is a question of the quantities' own rows
-        return {k: shared.get(k, c._replace(sharp=True)) for k, c in found.items()}
-
-    def _properties(self, case: Case, names: Collection[str], ask: Ask) -> Rows:
-        drawn = self.drawn(case)
-        trial = properties.Trial(self.pair, case, drawn, self.dtype, self.oracle, self.run, ask)
-        return properties.check(trial, [name for name in self.properties if name in names])
+    def _properties(
+        self, asked: Sequence[tuple[Case, Collection[str]]], ask: properties.Ask
+    ) -> list[Rows]:
+        points = [(case, self.drawn(case)) for case, _ in asked]
+        trials = [
+            properties.Trial(self.pair, *point, self.dtype, self.oracle, self.run, answer)
+            for point, answer in zip(points, ask(points), strict=True)
+        ]
+        names = [[n for n in self.properties if n in chosen] for _, chosen in asked]
+        return properties.check(list(zip(trials, names, strict=True)), ask)
 
     def _of_the_twin(self, case: Case, names: Collection[str]) -> Rows:
         """Those of these properties that the twin itself does not have, in float64."""
+        if not names:
+            return {}
         double = np.dtype(np.float64)
 
         def twin(
@@ -245,11 +253,13 @@ class Judge:
             answer = self.oracle.answer(case, drawn, double)
             return Ran({name: value for name, (value, _) in answer.quantities.items()}, {})
 
+        def ask(points: Sequence[tuple[Case, Drawn]]) -> list[Answer]:
+            return [self.oracle.answer(case, drawn, double) for case, drawn in points]
+
         drawn = draw.realise(self.pair, case, double)
-        trial = properties.Trial(
-            self.pair, case, drawn, double, self.oracle, twin, self.oracle.answer
-        )
-        lacking = _wrong(properties.check(trial, names)) if names else set()
+        (answer,) = ask([(case, drawn)])
+        trial = properties.Trial(self.pair, case, drawn, double, self.oracle, twin, answer)
+        (found,) = properties.check([(trial, names)], ask)
         return {
             name: Comparison(
                 0.0,
@@ -257,7 +267,7 @@ class Judge:
                 doubt="the twin is not so either: if it need not be, "
                 f"Pair(..., without={{{name!r}}})",
             )
-            for name in lacking
+            for name in _wrong(found)
         }
 
     def steps(self, case: Case) -> Rows:

@@ -102,6 +102,11 @@ class Oracle:
         answers = self.answers([case], [drawn], dtype, case.sizes, twin=twin)
         return answers.of(0, self.shapes, case.sizes)
 
+    def short(self, drawn: Drawn) -> bool:
+        """Whether all floats that come in have few digits, so that there may be exact ties."""
+        inputs = (np.asarray(drawn.inputs[name], np.float64) for name in self.pair.floats)
+        return all(map(_of_few_digits, inputs))
+
     def forward_jaxpr(self, case: Case, drawn: Drawn) -> ClosedJaxpr:
         """The twin alone, of `{**inputs, **taps}` in the order of their names, outputs likewise."""
         with jax.enable_x64(True):

@@ -165,16 +165,18 @@ def _judge_random(judge: Judge, tally: Tally, cases: int, seed: int) -> None:
             if found is not None and all(c.ok for c in found.values()):
                 passed.append((case, tally.seen))
         random.Random(seed).shuffle(passed)  # those judged side by side are alike
-        for case, at in passed:
-            now = list(dict.fromkeys(turns))[:AT_A_TIME]
-            if not now or tally.over_time:
-                break
-            said = judge.check(case, now)
-            # those about which the case says nothing come again
-            for name in now:
-                turns.remove(name)
-            turns += [name for name in now if name not in said]
-            tally.record(case, said, at)
+        while turns and passed and not tally.over_time:
+            dealt = []
+            while turns and passed:
+                now = list(dict.fromkeys(turns))[:AT_A_TIME]
+                for name in now:
+                    turns.remove(name)
+                dealt.append((passed.pop(), now))
+            said = judge.check([(case, now) for (case, _), now in dealt])
+            for ((case, at), now), rows in zip(dealt, said, strict=True):
+                # those about which the case says nothing come again
+                turns += [name for name in now if name not in rows]
+                tally.record(case, rows, at)
 
 
 def _long_case(pair: Pair) -> Case | None:

@@ -237,5 +237,5 @@ def test_no_verdict_rests_on_padding_alone():
     )
     judge = Judge(pair, F64)
     assert "N" not in judge.batches.neutral
-    judge.batches._neutral = {"N", "H"}  # were it so, the case judged by itself would tell
+    judge.oracle.neutral = {"N", "H"}  # were it so, the case judged by itself would tell
     assert any(found and not found["y"].ok for _, found in judge.all(drawn_cases(pair, 40)))

@@ -44,7 +44,7 @@ def _of_sequences(t: Trial, band: Band, name: str, index: list[int]) -> Band | N
 def _permutation(t: Trial) -> Found:
     batch = str(t.pair.batch)
     order = t.rng().permutation(t.several(batch))
-    got = t.bands(*t.taken(batch, order))
+    got = yield from t.bands(*t.taken(batch, order))
     for name in got:
         moved = _of_sequences(t, t.base[name], name, list(order))
         yield name, agree(got[name], moved or t.base[name])
@@ -60,7 +60,7 @@ def _padding(t: Trial) -> Found:
     for name, d in one_more.cotangents.items():
         at = axis(pair.outputs[name], batch)
         cotangents[name] = np.concatenate([cotangents[name], np.zeros_like(d)], at)
-    padded = t.bands(inputs, cotangents, {batch: size + 1})
+    padded = yield from t.bands(inputs, cotangents, {batch: size + 1})
     for name, band in padded.items():
         before = _of_sequences(t, band, name, [*range(size)])
         yield name, agree(before or band, t.base[name])
@@ -72,7 +72,8 @@ def _padding(t: Trial) -> Found:
 
 def _sum(t: Trial) -> Found:
     batch = str(t.pair.batch)
-    alone = [t.bands(*t.taken(batch, [b]), {batch: 1}) for b in range(t.several(batch))]
+    each = [t.taken(batch, [b]) for b in range(t.several(batch))]
+    alone = yield from t.bands_of(each, {batch: 1})
     for name in t.base:
         own = [_of_sequences(t, t.base[name], name, [b]) for b in range(len(alone))]
         for wanted, one in zip(own, alone, strict=True):
@@ -85,7 +86,7 @@ def _sum(t: Trial) -> Found:
 def _twice(t: Trial) -> Found:
     batch = str(t.pair.batch)
     size = t.case.sizes[batch]
-    doubled = t.bands(*t.taken(batch, [*range(size), *range(size)]), {batch: 2 * size})
+    doubled = yield from t.bands(*t.taken(batch, [*range(size), *range(size)]), {batch: 2 * size})
     for name in t.base:
         if moved := _of_sequences(t, t.base[name], name, [*range(size), *range(size)]):
             yield name, agree(doubled[name], moved)

@@ -35,7 +35,7 @@ def _additive(t: Trial) -> Found:
         n: np.where(rng.random(d.shape) < 0.5, d, np.zeros_like(d)) for n, d in cotangents.items()
     }
     other = {n: d - one[n] for n, d in cotangents.items()}
-    parts = [t.bands(t.drawn.inputs, part) for part in (one, other)]
+    parts = yield from t.bands_of([(t.drawn.inputs, part) for part in (one, other)])
     for name in t.gradients:
         yield name, agree(t.base[name], parts[0][name] + parts[1][name])
 
@@ -53,7 +53,7 @@ def _powers_of_two(t: Trial) -> Found:
         scaled = {n: d * factor for n, d in t.drawn.cotangents.items()}
         if any((scaled[n] / factor != d).any() for n, d in t.drawn.cotangents.items()):
             raise NothingSaid  # a cotangent left the range
-    before, after = t.answer, t.expected(t.drawn.inputs, scaled)
+    before, after = t.answer, (yield from t.expected(t.drawn.inputs, scaled))
     if before.out_of_range or after.out_of_range:
         raise NothingSaid
     got = t.run(t.drawn.inputs, scaled)

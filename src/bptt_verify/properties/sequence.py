@@ -82,14 +82,14 @@ def _split_and_join(t: Trial) -> Found:
     before = t.run(inputs, cotangents, {time: k})
     inputs2, cotangents2 = t.taken(time, np.arange(k, steps))
     inputs2.update({state: before[after][-1] for state, after in pair.states.items()})
-    second = t.bands(inputs2, cotangents2, {time: steps - k})
+    second = yield from t.bands(inputs2, cotangents2, {time: steps - k})
     # … and its gradient back
     for name, d in cotangents.items():
         timeless = axis(pair.outputs[name], time) is None
         cotangents[name] = np.zeros_like(d) if timeless else d.copy()
     for state, after in pair.states.items() if pair.backward else ():
         cotangents[after][-1] += second[f"d{state}"].value.astype(t.dtype)
-    first = t.bands(inputs, cotangents, {time: k})
+    first = yield from t.bands(inputs, cotangents, {time: k})
 
     shapes = pair.shapes()
     for name in [*t.forwards, *t.gradients]:

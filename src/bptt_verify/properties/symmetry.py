@@ -27,7 +27,7 @@ def _has_units(pair: Pair) -> bool:
 def _hidden_permutation(t: Trial) -> Found:
     hidden, shapes = str(t.pair.hidden), t.pair.shapes()
     order = t.rng().permutation(t.several(hidden))
-    got = t.bands(*t.taken(hidden, order))
+    got = yield from t.bands(*t.taken(hidden, order))
     for name in got:
         moved = partial(take, shape=shapes[name], letter=hidden, index=order)
         yield name, agree(got[name], t.base[name].each(moved))
@@ -38,7 +38,7 @@ def _sign_flip(t: Trial) -> Found:
     if any(t.case.options[option] != value for option, value in odd.options.items()):
         raise NothingSaid
     flipped = {name: -a if name in odd.inputs else a for name, a in t.drawn.inputs.items()}
-    got = t.bands(flipped, t.drawn.cotangents)
+    got = yield from t.bands(flipped, t.drawn.cotangents)
     for name in t.pair.outputs:
         yield name, agree(got[name], -t.base[name])
     # y(Fθ) = -y(θ) with F the change of sign, so F ∇L(Fθ) = -∇L(θ)

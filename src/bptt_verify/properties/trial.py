@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -22,10 +22,22 @@ from bptt_verify.tolerance import multiplier
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
-Found = Iterator[tuple[str, Comparison]]
-"""What a property yields: a quantity, and how it compares."""
-Ask = Callable[[Case, Drawn, np.dtype[Any]], Answer]
-"""How the oracle is asked."""
+Result = TypeVar("Result")
+
+
+class Request(NamedTuple):
+    """Arrays at which a property wants to know what the oracle says."""
+
+    points: list[tuple[Case, Drawn]]
+
+
+Asking = Generator[Request, list[Answer], Result]
+"""What asks the oracle: it yields a request, is sent the answers, and returns what came of them.
+
+So the requests of many properties, in many cases, can be answered side by side.
+"""
+Found = Generator[Request | tuple[str, Comparison], list[Answer], None]
+"""What a property yields besides: a quantity, and how it compares."""
 
 FLOAT64 = np.dtype(np.float64)
 
@@ -155,7 +167,8 @@ class Trial:
     dtype: np.dtype[Any]
     oracle: Oracle
     subject: subject.Run
-    ask: Ask
+    answer: Answer
+    """The oracle at the base point."""
 
     def run(
         self, inputs: Arrays, cotangents: Arrays, sizes: Mapping[str, int] | None = None
@@ -196,21 +209,30 @@ class Trial:
             arrays[name] = np.asarray(got)
         return arrays
 
-    def expected(
-        self, inputs: Arrays, cotangents: Arrays, sizes: Mapping[str, int] | None = None
-    ) -> Answer:
+    def expected(self, inputs: Arrays, cotangents: Arrays) -> Asking[Answer]:
         """What the oracle says at these arrays."""
-        return self.ask(self._at(sizes), Drawn(inputs, cotangents), self.dtype)
+        (answer,) = yield Request([(self.case, Drawn(inputs, cotangents))])
+        return answer
 
     def bands(
         self, inputs: Arrays, cotangents: Arrays, sizes: Mapping[str, int] | None = None
-    ) -> dict[str, Band]:
+    ) -> Asking[dict[str, Band]]:
         """What the subject returns at these arrays, with the oracle's tolerance.
 
         Raises `NothingSaid` as `run` does, and where the oracle cannot tell.
         """
-        answer = self.expected(inputs, cotangents, sizes)
-        return self.around(self.run(inputs, cotangents, sizes), answer)
+        (found,) = yield from self.bands_of([(inputs, cotangents)], sizes)
+        return found
+
+    def bands_of(
+        self, points: Sequence[tuple[Arrays, Arrays]], sizes: Mapping[str, int] | None = None
+    ) -> Asking[list[dict[str, Band]]]:
+        """The same at several places."""
+        answers = yield Request([(self._at(sizes), Drawn(*point)) for point in points])
+        return [
+            self.around(self.run(*point, sizes), answer)
+            for point, answer in zip(points, answers, strict=True)
+        ]
 
     def around(self, ran: Arrays, answer: Answer) -> dict[str, Band]:
         """These values of the subject with the tolerance of that answer."""
@@ -226,11 +248,6 @@ class Trial:
     def ran(self) -> Arrays:
         """The subject at the base point."""
         return self.run(*self.base_point)
-
-    @cached_property
-    def answer(self) -> Answer:
-        """The oracle at the base point."""
-        return self.expected(*self.base_point)
 
     @cached_property
     def base(self) -> dict[str, Band]:
