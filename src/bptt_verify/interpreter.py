@@ -127,15 +127,15 @@ def _plan(jaxpr: Jaxpr) -> Plan:
 
 
 def left_to_jax(eqn: Any, x: list[Array], rows: int) -> list[Array]:
-    """A primitive without a rule, evaluated by JAX for all rows."""
+    """A primitive without a rule, evaluated by JAX for all rows; arrays that may be overwritten."""
 
     def one(*row: Any) -> list[Any]:
         out = eqn.primitive.bind(*row, **eqn.params)
         return list(out) if eqn.primitive.multiple_results else [out]
 
     if not x:  # made from nothing: the same in every row
-        return [np.broadcast_to(a, (rows, *np.shape(a))) for a in one()]
-    return [np.array(a) for a in jax.vmap(one)(*x)]  # copies, which may be overwritten
+        return [np.repeat(np.asarray(a)[None], rows, axis=0) for a in one()]
+    return [np.array(a) for a in jax.vmap(one)(*x)]
 
 
 # --- calls and control flow
