@@ -135,7 +135,10 @@ def left_to_jax(eqn: Any, x: list[Array], rows: int) -> list[Array]:
 
     if not x:  # made from nothing: the same in every row
         return [np.repeat(np.asarray(a)[None], rows, axis=0) for a in one()]
-    return [np.array(a) for a in jax.vmap(one)(*x)]
+    try:
+        return [np.array(a) for a in jax.vmap(one)(*x)]
+    except NotImplementedError:  # a callback, say, that was not told how to do many at once
+        return [np.stack(column) for column in zip(*map(one, *x), strict=True)]
 
 
 # --- calls and control flow

@@ -53,6 +53,7 @@ WITHOUT_RULE = {
     "round": "round",
     "scatter": "scatter-add",
     "sort": "sort",
+    "callback": "pure_callback",
     "convolution": "conv_general_dilated",
     "grad of lookup": "scatter-add",
 }
