@@ -128,14 +128,14 @@ class Oracle:
         ceiling: Mapping[str, int],
         *,
         twin: Twin | None = None,
-        besides: Mapping[str, Array] | None = None,
+        extra: Mapping[str, Array] | None = None,
         thrifty: bool = False,
     ) -> Answers:
         """The same for several cases side by side, each padded with zeros to the ceiling sizes.
 
-        With `twin`, a changed copy answers in its place; it is given the entry of each case in
-        `besides` as well. Thrifty: by a few samples, and σ is what
-        it is at least once ten more are drawn, so that what passes so passes whatever these say.
+        With `twin`, a changed copy answers in its place; besides its inputs it is given the entry
+        of each case in `extra`. Thrifty: by a few samples, and σ is what it is at least once ten
+        more are drawn, so that what passes so passes whatever these say.
 
         The options of all are those of the first. A size may be below the ceiling only in letters
         whose padding changes nothing (`bptt_verify.padding`).
@@ -143,7 +143,7 @@ class Oracle:
         Raises `MixedError` when the cases take different branches of the twin.
         """
         arguments = self._arguments(cases, drawn, ceiling)
-        arguments[1].update(besides or {})
+        arguments[1].update(extra or {})
         shape = replace(cases[0], sizes=ceiling)
         with jax.enable_x64(True):
             if twin is None:

@@ -117,13 +117,21 @@ def evaluate_one(
     """The results of the jaxpr, with the change to it of which `which` is the number.
 
     What is one trace for all of them may be evaluated side by side, each with a `which` of its own.
+    No change may be inside of what another one changes, see `nested`.
     """
     at: dict[Site, list[tuple[int, Change]]] = {}
     for k, change in enumerate(changes):
         for site in change.sites:
             at.setdefault(site, []).append((k, change))
+    if nested(at, at):
+        raise ValueError("changes: expected none inside of what another one changes")
     either = {site: _either(some, which) for site, some in at.items()}
     return _evaluate(closed, arguments, either, ())
+
+
+def nested(some: Collection[Site], others: Collection[Site]) -> bool:
+    """Whether one of these sites is inside of one of those, or the other way round."""
+    return any(a != b and a[: len(b)] == b[: len(a)] for a in some for b in others)
 
 
 def _either(changes: Sequence[tuple[int, Change]], which: Any) -> Change:

@@ -5,6 +5,8 @@ import pytest
 from numba import njit
 
 from manual_bptt.compiled import functions
+from manual_bptt.compiled.machine import BYTES, on_whole_vectors
+from manual_bptt.compiled.readout import _largest
 
 # How far exp, σ and tanh are from the right value, in ulp. In the nightly profile over every
 # float32; here over one in some thousand of them, which hits every exponent hundreds of times.
@@ -90,3 +92,24 @@ def test_tanh_is_odd_to_the_last_bit(dtype):
     COMPILED["tanh"](x, there)
     COMPILED["tanh"](-x, back)
     assert np.array_equal(there, -back)
+
+
+def test_loops_may_use_whole_vectors():
+    @njit
+    def doubled(a):
+        on_whole_vectors()
+        for j in range(len(a)):
+            a[j] *= 2
+
+    doubled(np.ones(3))
+    (text,) = doubled.inspect_llvm().values()
+    assert f'"prefer-vector-width"="{8 * BYTES}"' in text
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, 2, 15, 16, 17, 100])
+def test_the_largest_is_found_wherever_it_stands(n, dtype):
+    for at in range(n):
+        z = np.full(n, -np.inf, dtype)
+        z[at] = -3.5
+        assert _largest(z) == -3.5

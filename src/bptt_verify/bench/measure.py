@@ -65,8 +65,8 @@ def measure(
     }
 
 
-def told(names: Sequence[str], rounds: int) -> int:
-    """How often `measure` says what it is at."""
+def pieces(names: Sequence[str], rounds: int) -> int:
+    """How many pieces of work `measure` names, each as it begins."""
     return len(names) + 1 + rounds
 
 

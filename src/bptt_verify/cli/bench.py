@@ -6,6 +6,7 @@ import os
 import platform
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,9 +20,9 @@ from bptt_verify.bench.measure import (
     best,
     means,
     measure,
+    pieces,
     slope,
     spread,
-    told,
 )
 from bptt_verify.bench.process import ContestError
 from bptt_verify.bench.table import HEADINGS, cells
@@ -104,12 +105,13 @@ def bench(
     points: list[dict[str, Any]] = []
     works = [Work(c, sizes, dtype) for c in cells for sizes in grid]
     with progress() as bar:
-        task = bar.add_task("", total=len(works) * told(names, rounds))
+        done = count()  # what begins now is not done yet
+        task = bar.add_task("", total=len(works) * pieces(names, rounds))
         for work in works:
             where = f"{work.cell} {' '.join(map(str, work.sizes))}"
 
             def said(what: str, where: str = where) -> None:
-                bar.update(task, description=f"{where}: {what}", advance=1)
+                bar.update(task, description=f"{where}: {what}", completed=next(done))
 
             try:
                 points.append(

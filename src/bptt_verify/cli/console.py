@@ -99,8 +99,10 @@ class _Rate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        digits = 0 if speed and speed >= 10 else 1
-        return Text(f"{speed:,.{digits}f}/s" if speed else "", style="progress.data.speed")
+        if not speed:
+            return Text("")
+        text = f"{1 / speed:.0f} s each" if speed < 0.1 else f"{speed:,.{int(speed < 10)}f}/s"
+        return Text(text, style="progress.data.speed")
 
 
 def progress(rate: ProgressColumn | None = None) -> Progress:

@@ -19,10 +19,19 @@ from jax.extend.core import Var
 
 from bptt_verify.draw import Case, Drawn, entries
 from bptt_verify.interpreter import inner
-from bptt_verify.oracle import Answer, Answers, Oracle, Twin
+from bptt_verify.oracle import Answer, Oracle, Twin
 from bptt_verify.pair import Pair
 from bptt_verify.shapes import Shape
-from bptt_verify.surgery import Change, OnOperands, Site, evaluate, evaluate_one, names, sites
+from bptt_verify.surgery import (
+    Change,
+    OnOperands,
+    Site,
+    evaluate,
+    evaluate_one,
+    names,
+    nested,
+    sites,
+)
 from bptt_verify.suspects.ends import (
     of_cotangents,
     of_options,
@@ -85,13 +94,17 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
 
     def together(several: Sequence[tuple[str, Change]], kind: str) -> Iterator[Suspect]:
         """These changes, of which many are traced and evaluated side by side once one is asked."""
-        for some in _batches(several, dict(found), NUMBERS // entries(oracle.pair, case.sizes)):
-            changes = [change for _, change in some]
-            answers = cache(partial(side_by_side, changes))
-            for k, (text, change) in enumerate(some):
-                yield Suspect(text, partial(answer, answers, k, change), kind)
+        changes = [change for _, change in several]
+        most = min(MOST, NUMBERS // entries(oracle.pair, case.sizes))
+        mine: dict[int, Callable[[], Answer]] = {}
+        for batch in batches(changes, dict(found), most):
+            answers = cache(partial(side_by_side, [changes[k] for k in batch]))
+            mine |= {k: partial(answer, answers, at, changes[k]) for at, k in enumerate(batch)}
+        for k, (text, _) in enumerate(several):
+            yield Suspect(text, mine[k], kind)
 
-    def side_by_side(changes: Sequence[Change]) -> Answers | None:
+    def side_by_side(changes: Sequence[Change]) -> list[Answer | None]:
+        """The answer of each; None for one that has to be tried by itself."""
         n = len(changes)
 
         def twin(inputs: dict[str, Any]) -> dict[str, Any]:
@@ -99,22 +112,18 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
             return named(lambda x: evaluate_one(closed, x, changes, which), inputs)
 
         try:
-            return oracle.answers(
-                [case] * n,
-                [drawn] * n,
-                dtype,
-                case.sizes,
-                twin=twin,
-                besides={WHICH: np.arange(n)},
+            answers = oracle.answers(
+                [case] * n, [drawn] * n, dtype, case.sizes, twin=twin, extra={WHICH: np.arange(n)}
             )
-        except Exception:  # one of them cannot be traced: each has to be tried by itself
-            return None
+        except Exception:  # one of them cannot be traced so: the others need not suffer
+            if n == 1:
+                return [None]
+            halves = changes[: n // 2], changes[n // 2 :]
+            return [found for half in halves for found in side_by_side(half)]
+        return [answers.of(k, oracle.shapes, case.sizes) for k in range(n)]
 
-    def answer(answers: Callable[[], Answers | None], k: int, change: Change) -> Answer:
-        all_of_them = answers()
-        if all_of_them is None:
-            return asked(changed(change))
-        return all_of_them.of(k, oracle.shapes, case.sizes)
+    def answer(answers: Callable[[], list[Answer | None]], k: int, change: Change) -> Answer:
+        return answers()[k] or asked(changed(change))
 
     inputs = sorted([*oracle.pair.inputs, *oracle.pair.taps])
     found = list(sites(closed.jaxpr))
@@ -175,23 +184,31 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
         yield from of_windows(oracle, case, drawn, dtype, right, cut_at)
 
 
-def _batches(
-    several: Sequence[tuple[str, Change]], at: Mapping[Site, Any], most: int
-) -> Iterator[list[tuple[str, Change]]]:
-    """Changes that are worth being made together."""
-    batch: list[tuple[str, Change]] = []
-    equations = 0
-    for text, change in several:
+def batches(changes: Sequence[Change], at: Mapping[Site, Any], most: int) -> list[list[int]]:
+    """Changes that are worth being made together, by their numbers: each in the first that it fits.
+
+    No more than `most`, nor more than EQUATIONS anew, and none inside of what another one changes.
+    """
+    found: list[list[int]] = []
+    equations: list[int] = []
+    sites: list[set[Site]] = []
+    for k, change in enumerate(changes):
         more = 1
         if not isinstance(change.apply, OnOperands):
-            more = sum(_equations(at[site]) for site in change.sites)
-        if batch and (len(batch) >= min(MOST, most) or equations + more > EQUATIONS):
-            yield batch
-            batch, equations = [], 0
-        batch.append((text, change))
-        equations += more
-    if batch:
-        yield batch
+            more = sum(_equations(at[site]) for site in {*change.sites})
+        for i, batch in enumerate(found):
+            fits = len(batch) < most and equations[i] + more <= EQUATIONS
+            if fits and not nested(change.sites, sites[i]):
+                break
+        else:
+            i = len(found)
+            found.append([])
+            equations.append(0)
+            sites.append(set())
+        found[i].append(k)
+        equations[i] += more
+        sites[i].update(change.sites)
+    return found
 
 
 def _equations(eqn: Any) -> int:

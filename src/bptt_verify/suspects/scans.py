@@ -95,11 +95,11 @@ def of_scan(eqn: Any, known: Known) -> Misread:
             of = name_of(known, eqn.invars[k], f"an array {eqn.invars[k].aval.shape}")
             yield (
                 f"only the first step counts for {of} (= for +=):",
-                (on_operands([k], lambda t: t == first)),
+                on_operands([k], lambda t: t == first),
             )
             yield (
                 f"only the last step counts for {of} (= for +=):",
-                (on_operands([k], lambda t: t == last)),
+                on_operands([k], lambda t: t == last),
             )
             yield f"the first step does not count for {of}:", on_operands([k], lambda t: t != first)
             yield f"the last step does not count for {of}:", on_operands([k], lambda t: t != last)
@@ -145,7 +145,11 @@ def cuts(of: str, length: int, last: int) -> Iterator[tuple[str, Callable[[Any],
 def _previous(body: Any, consts: int, k: int) -> Any:
     """What is made of the new value of state k in the same step is made of the previous one."""
     made = body.outvars[k - consts]
-    places = [site for site, eqn in sites(body) if len(site) == 1 and made in eqn.outvars]
+    places = [
+        site
+        for site, eqn in sites(body)
+        if len(site) == 1 and made in eqn.outvars and eqn.primitive.name != "scan"
+    ]
 
     def apply(step: Step, x: Values, run: Callable[..., Values]) -> Values:
         def stale(eqn: Any, operands: Values, run: Callable[..., Values]) -> Values:

@@ -79,7 +79,10 @@ def _sum(z):
 
 @intrinsic
 def _larger(typing: Any, a: Any, b: Any) -> Any:
-    """The larger of two numbers, said so that a loop can do many at a time; neither is NaN."""
+    """The larger of two numbers, said so that a loop can do many at a time.
+
+    Of NaN and a number it may be either: the sum of the exponentials is NaN all the same.
+    """
 
     def build(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
         kind = args[0].type
