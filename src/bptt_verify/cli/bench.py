@@ -61,7 +61,7 @@ def bench(
     interleaved; all gradients are held against the twin before anything is timed, and what comes
     before the first step (compiling) is apart. Ends with exit code 1 when a gradient is wrong.
 
-    Example: `bptt bench --quick --cell lstm --json bench.json`
+    Example: `bptt bench --quick --cell rnn --json bench.json`
 
     Parameters
     ----------

@@ -67,9 +67,9 @@ def train(
     Another cell than rnn is compared with the vanilla rnn of as many weights, trained after it in
     the same way; Ctrl-C then ends that one, and the figures of the first are printed.
 
-    Example: `bptt train --steps 200 --verify-every 100`
+    Example: `bptt train --steps 60 --verify-every 30`
 
-    Example: `bptt train --cell lstm --layers 2 --residual --steps 100`
+    Example: `bptt train --cell lstm --layers 2 --residual --steps 40`
 
     Parameters
     ----------

@@ -58,7 +58,7 @@ def verify(
     Ends with exit code 0 when everything passes, 1 when something fails, 3 when nothing fails but
     something cannot be told, 2 when the command itself is wrong.
 
-    Example: `bptt verify rnn --cases 1000`
+    Example: `bptt verify rnn --cases 500`
 
     Parameters
     ----------
