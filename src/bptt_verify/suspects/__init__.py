@@ -7,31 +7,21 @@ alone, so it works for any cell; which one is right is for `bptt_verify.localise
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import partial
 from operator import ne
 from typing import Any
 
-import jax
 import numpy as np
 from jax.extend.core import Var
 
-from bptt_verify.draw import Case, Drawn, entries
-from bptt_verify.interpreter import inner
-from bptt_verify.oracle import Answer, Oracle, Twin
+from bptt_verify.draw import Case, Drawn
+from bptt_verify.oracle import Oracle, Twin
 from bptt_verify.pair import Pair
 from bptt_verify.shapes import Shape
-from bptt_verify.surgery import (
-    Change,
-    OnOperands,
-    Site,
-    evaluate,
-    evaluate_one,
-    names,
-    nested,
-    sites,
-)
+from bptt_verify.surgery import Change, Site, names, sites
+from bptt_verify.suspects.altered import Altered
 from bptt_verify.suspects.ends import (
     of_cotangents,
     of_options,
@@ -52,18 +42,6 @@ from bptt_verify.suspects.terms import (
     without_path,
 )
 
-MOST = 64
-"""Changes that are traced together: each evaluation computes what every one of them needs."""
-
-EQUATIONS = 320
-"""Whose derivatives are made anew for them."""
-
-NUMBERS = 2**20
-"""In all arrays of the cases that are evaluated side by side."""
-
-WHICH = "the number of the change"
-"""What a twin with one of several changes is told besides its inputs."""
-
 PARTING = {"split", "slice", "dynamic_slice", "gather"}
 """Primitives that take parts of their first operand."""
 
@@ -78,53 +56,8 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
     yield from of_cotangents(oracle, case, drawn, dtype)
     yield from of_results(oracle, case, right)
     yield from of_sequences(oracle, case, drawn, dtype, right)
-    closed = oracle.forward_jaxpr(case, drawn)
-    results = sorted([*oracle.pair.outputs, *oracle.pair.probes])
-
-    def named(
-        made: Callable[[Sequence[Any]], Sequence[Any]], inputs: dict[str, Any]
-    ) -> dict[str, Any]:
-        return dict(zip(results, made(jax.tree.leaves(inputs)), strict=True))
-
-    def changed(change: Change) -> Twin:
-        return partial(named, lambda arguments: evaluate(closed, arguments, change))
-
-    def asked(twin: Twin) -> Answer:
-        return oracle.answer(case, drawn, dtype, twin=twin)
-
-    def together(several: Sequence[tuple[str, Change]], kind: str) -> Iterator[Suspect]:
-        """These changes, of which many are traced and evaluated side by side once one is asked."""
-        changes = [change for _, change in several]
-        most = min(MOST, NUMBERS // entries(oracle.pair, case.sizes))
-        mine: dict[int, Callable[[], Answer]] = {}
-        for batch in batches(changes, dict(found), most):
-            answers = cache(partial(side_by_side, [changes[k] for k in batch]))
-            mine |= {k: partial(answer, answers, at, changes[k]) for at, k in enumerate(batch)}
-        for k, (text, _) in enumerate(several):
-            yield Suspect(text, mine[k], kind)
-
-    def side_by_side(changes: Sequence[Change]) -> list[Answer | None]:
-        """The answer of each; None for one that has to be tried by itself."""
-        n = len(changes)
-
-        def twin(inputs: dict[str, Any]) -> dict[str, Any]:
-            which = inputs.pop(WHICH)
-            return named(lambda x: evaluate_one(closed, x, changes, which), inputs)
-
-        try:
-            answers = oracle.answers(
-                [case] * n, [drawn] * n, dtype, case.sizes, twin=twin, extra={WHICH: np.arange(n)}
-            )
-        except Exception:  # one of them cannot be traced so: the others need not suffer
-            if n == 1:
-                return [None]
-            halves = changes[: n // 2], changes[n // 2 :]
-            return [found for half in halves for found in side_by_side(half)]
-        return [answers.of(k, oracle.shapes, case.sizes) for k in range(n)]
-
-    def answer(answers: Callable[[], list[Answer | None]], k: int, change: Change) -> Answer:
-        return answers()[k] or asked(changed(change))
-
+    altered = Altered(oracle, case, drawn, dtype)
+    closed = altered.closed
     inputs = sorted([*oracle.pair.inputs, *oracle.pair.taps])
     found = list(sites(closed.jaxpr))
     known = Known(
@@ -162,13 +95,15 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
                 for at, eqn in places
                 for text, apply, *besides in misread(eqn, known)
             ]
-            yield from together(several, f"{misread.__name__} {kind}")
+            yield from altered.together(several, f"{misread.__name__} {kind}")
         if not kind:
             continue
-        yield from together([once for group in groups for once in _once(group, known)], "once")
-        yield from together(list(of_carries(loop, steps)), "loop")
+        yield from altered.together(
+            [once for group in groups for once in _once(group, known)], "once"
+        )
+        yield from altered.together(list(of_carries(loop, steps)), "loop")
         for text, made in of_products(loop, closed):
-            yield Suspect(text, partial(asked, partial(named, made)), "loop")
+            yield Suspect(text, partial(altered.answer, altered.twin(made)), "loop")
 
     scans = [(site, eqn) for site, eqn in found if eqn.primitive.name == "scan"]
     forward = len(scans) == 1 and not scans[0][1].params["reverse"]
@@ -176,44 +111,12 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
     def cut_at(t: int) -> Twin:
         """Nothing is carried back into step t."""
         if not forward:
-            return changed(cut(loop, partial(ne, t)))
+            return altered.changed(cut(loop, partial(ne, t)))
         ((site, eqn),) = scans
-        return changed(Change([site], on_operands(carries(eqn), partial(ne, t))))
+        return altered.changed(Change([site], on_operands(carries(eqn), partial(ne, t))))
 
     if forward or loop:
         yield from of_windows(oracle, case, drawn, dtype, right, cut_at)
-
-
-def batches(changes: Sequence[Change], at: Mapping[Site, Any], most: int) -> list[list[int]]:
-    """Changes that are worth being made together, by their numbers: each in the first that it fits.
-
-    No more than `most`, nor more than EQUATIONS anew, and none inside of what another one changes.
-    """
-    found: list[list[int]] = []
-    equations: list[int] = []
-    sites: list[set[Site]] = []
-    for k, change in enumerate(changes):
-        more = 1
-        if not isinstance(change.apply, OnOperands):
-            more = sum(_equations(at[site]) for site in {*change.sites})
-        for i, batch in enumerate(found):
-            fits = len(batch) < most and equations[i] + more <= EQUATIONS
-            if fits and not nested(change.sites, sites[i]):
-                break
-        else:
-            i = len(found)
-            found.append([])
-            equations.append(0)
-            sites.append(set())
-        found[i].append(k)
-        equations[i] += more
-        sites[i].update(change.sites)
-    return found
-
-
-def _equations(eqn: Any) -> int:
-    """How many there are, those of the body of a scan included."""
-    return 1 + sum(_equations(within) for called in inner(eqn) for within in called.jaxpr.eqns)
 
 
 def _unrolled(found: Sequence[tuple[Site, Any]], steps: int) -> Iterator[Group]:
