@@ -4,7 +4,12 @@ import os
 import pty
 import re
 import shlex
+import signal
 import subprocess
+import time
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -149,6 +154,11 @@ def test_an_unknown_option_is_one_line_and_exit_2(command, tmp_path):
     [
         ["new", "cell.txt"],
         ["verify", "nosuch"],
+        ["verify", "rnn", "--case", ""],
+        ["verify", "--case", "T=2"],
+        ["verify", "rnn", "--json", ""],
+        ["bench", "--threads", "-1"],
+        ["vectors", "write", "golden", "--pair"],
         ["mutants", "--only", "nosuch"],
         ["bench", "--cell", "nosuch"],
         ["train", "nosuch.txt"],
@@ -163,6 +173,56 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(words, tmp_path):
     assert (ended.returncode, ended.stdout) == (2, "")
     assert re.fullmatch(r"bptt: .+\n", ended.stderr)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("seconds", [2, 8])
+@pytest.mark.parametrize(
+    "words",
+    [["verify"], ["verify", "rnn", "--cases", "9000", "--workers", "2"], ["bench"]],
+    ids=" ".join,
+)
+def test_ctrl_c_ends_the_workers_too_and_says_so_in_a_line(words, seconds, tmp_path):
+    # what ignores Ctrl-C, a job in the background say, would hand that on
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    running = subprocess.Popen(
+        ["bptt", *words],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,  # a terminal sends Ctrl-C to all processes of one
+    )
+    signal.signal(signal.SIGINT, before)
+    time.sleep(seconds)  # workers start, or are at work
+    os.killpg(running.pid, signal.SIGINT)
+    out, said = running.communicate(timeout=60)
+    assert (running.returncode, out, said) == (130, "", "bptt: interrupted\n")
+    patience = time.monotonic() + 20
+    while working(running.pid) and time.monotonic() < patience:
+        time.sleep(0.1)  # what keeps count of shared resources ends a moment later
+    assert working(running.pid) == []
+
+
+def working(group):
+    """The processes of a group that have not ended."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):  # it has ended meanwhile
+            state, _, of, *_ = stat.read_text().rpartition(")")[2].split()
+            found += [stat.parent.name] * (int(of) == group and state != "Z")
+    return found
+
+
+def test_the_list_of_commands_says_what_each_does(tmp_path):
+    for words in ([], ["vectors"]):
+        out = started(["bptt", *words, "--help"], tmp_path).stdout
+        names = re.findall(r"^│ (\w[\w-]*) +(.*?) *│$", out, re.MULTILINE)
+        assert len(names) >= 2
+        assert all(said for _, said in names)
+
+
+def test_the_version_is_that_of_the_package(tmp_path):
+    assert started(["bptt", "--version"], tmp_path).stdout.strip() == version("manual-bptt")
 
 
 COMPLETED = """

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import replace
 from typing import Any
 
+from bptt_verify.children import deaf, pool
 from bptt_verify.load import load
 from bptt_verify.pair import Pair
 from bptt_verify.pairs import BY_NAME
@@ -47,12 +47,12 @@ def verify_in_processes(
     shares = [share for share in shares if share]
     seeds = [seed + i * STREAM for i in range(len(shares))]
     found: dict[int, Report] = {}
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(len(shares), mp_context=spawn) as pool:
-        futures = {
-            pool.submit(_share, str(pair.origin), share, s, dtype, options): i
-            for i, (share, s) in enumerate(zip(shares, seeds, strict=True))
-        }
+    with pool(len(shares)) as team:
+        with deaf():
+            futures = {
+                team.submit(_share, str(pair.origin), share, s, dtype, options): i
+                for i, (share, s) in enumerate(zip(shares, seeds, strict=True))
+            }
         for future in as_completed(futures):
             found[futures[future]] = future.result()
             if progress:
@@ -90,13 +90,13 @@ def verify_side_by_side(
 
     Raises as `verify` does.
     """
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-        # from the last one: what is made of cells takes longest
-        futures = [
-            pool.submit(_whole, str(pair.origin), cases, seed, dtypes, options)
-            for pair in reversed(pairs)
-        ]
+    with pool(processes) as team:
+        with deaf():
+            # from the last one: what is made of cells takes longest
+            futures = [
+                team.submit(_whole, str(pair.origin), cases, seed, dtypes, options)
+                for pair in reversed(pairs)
+            ]
         for done, _ in enumerate(as_completed(futures), 1):
             if progress:
                 progress(done * len(dtypes))

@@ -23,6 +23,7 @@ import numpy as np
 
 from bptt_verify.bench.contestants import CONTESTANTS
 from bptt_verify.bench.work import Work
+from bptt_verify.children import deaf
 
 PR_SET_PDEATHSIG = 1
 """Of Linux: the signal that a process gets when its parent ends."""
@@ -52,7 +53,8 @@ class Process:
         self._process = multiprocessing.get_context("spawn").Process(
             target=_live, args=(name, work, small, threads, there), daemon=True
         )
-        self._process.start()
+        with deaf():
+            self._process.start()
         there.close()
         self.first, self.prepared, self.memory = self._answer()
         self._stop()
@@ -90,7 +92,6 @@ class Process:
 
 
 def _live(name: str, work: Work, small: Work, threads: int, pipe: Connection) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us
     if sys.platform == "linux":  # also when it is killed, and we stand still
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if hasattr(os, "sched_setaffinity"):

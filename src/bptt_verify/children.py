@@ -1,0 +1,46 @@
+"""Processes that work for this one, and Ctrl-C, which a terminal sends to all of them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+
+GRACE = 2.0
+"""Seconds in which a pool whose workers were killed has to clean up."""
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that are started in here do not hear Ctrl-C: their parent ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a new process takes over
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def pool(processes: int) -> Iterator[ProcessPoolExecutor]:
+    """So many workers, that end with what happens in here: nothing waits for what is left to do."""
+    others = set(multiprocessing.active_children())
+    workers = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield workers
+    except BaseException:
+        for child in set(multiprocessing.active_children()) - others:
+            child.kill()
+        # one that was killed as it wrote is waited for in vain
+        ending = threading.Thread(
+            target=workers.shutdown, kwargs={"cancel_futures": True}, daemon=True
+        )
+        ending.start()
+        ending.join(GRACE)
+        raise
+    workers.shutdown()
