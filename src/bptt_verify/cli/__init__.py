@@ -6,6 +6,7 @@ import os
 import sys
 import threading
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import NoReturn
 
 from cyclopts import App, CycloptsError
@@ -20,7 +21,9 @@ USAGE = 2
 
 app = App(
     name="bptt",
-    help="Backpropagation through time by hand, held against autodiff that knows no formula.",
+    help="Backpropagation through time by hand, held against autodiff that knows no formula.\n\n"
+    "Example: `bptt verify rnn`",
+    version=lambda: version("manual-bptt"),
     console=output,
     error_console=errors,
     suppress_keyboard_interrupt=False,  # it is told below
@@ -54,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     threads = set(threading.enumerate())
     speak_plainly()
     words = list(sys.argv[1:] if arguments is None else arguments)
+    _know_what_is_listed(words)
     try:
         status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, UsageError) as error:
@@ -74,3 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.stderr.flush()
         os._exit(status)
     sys.exit(status)
+
+
+def _know_what_is_listed(words: Sequence[str]) -> None:
+    """Load the commands of which the help is asked for: a list says what each of them does."""
+    asked = vectors if words[:1] == ["vectors"] else app
+    if all(word in app.help_flags for word in words[asked is vectors :]):
+        for name in asked:
+            _ = asked[name]
