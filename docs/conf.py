@@ -11,6 +11,7 @@ HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE / "_ext"))
 
 project = "manual-bptt"
+author = "the authors of manual-bptt"
 extensions = ["myst_parser", "mathml", "equation_directive", "outside"]
 exclude_patterns = ["_build"]
 

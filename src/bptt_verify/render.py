@@ -16,9 +16,12 @@ from bptt_verify.summary import Line, dtypes_of, in_one_line, lines, short
 COLOUR = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
 
-def show(reports: Sequence[Report], console: Console) -> None:
-    """The table, what went wrong in each report, and the versions."""
-    console.print(table(reports))
+def show(reports: Sequence[Report], console: Console, seconds: float | None = None) -> None:
+    """The table, what went wrong in each report, and the versions.
+
+    With the seconds that they took together, where it is not one after the other.
+    """
+    console.print(table(reports, seconds))
     for report in reports:
         if report.first_failure:
             console.print(failure(report), soft_wrap=True)
@@ -27,7 +30,7 @@ def show(reports: Sequence[Report], console: Console) -> None:
     console.print(versions_line(), soft_wrap=True)
 
 
-def table(reports: Sequence[Report]) -> RenderableType:
+def table(reports: Sequence[Report], seconds: float | None = None) -> RenderableType:
     """A line for each equation, grouped by the article's steps; then what has no equation.
 
     Quantities of several pairs that show the same equation share its line: the worst one counts.
@@ -55,7 +58,9 @@ def table(reports: Sequence[Report]) -> RenderableType:
         number = f"({line.number})" if line.number else ""
         grid.add_row(number, escape(line.what), *_cells(line, dtypes))
     verdict = overall(report.verdict for report in reports)
-    summary = Text.assemble((verdict.upper(), COLOUR[verdict]), f"  {in_one_line(reports)}")
+    summary = Text.assemble(
+        (verdict.upper(), COLOUR[verdict]), f"  {in_one_line(reports, seconds)}"
+    )
     return Group(grid, summary)
 
 

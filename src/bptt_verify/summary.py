@@ -80,13 +80,14 @@ def dtypes_of(reports: Sequence[Report]) -> list[str]:
     return list(dict.fromkeys(report.dtype for report in reports))
 
 
-def in_one_line(reports: Sequence[Report]) -> str:
+def in_one_line(reports: Sequence[Report], seconds: float | None = None) -> str:
     """How many cases in how long, and what could not be judged."""
     cases = sum(report.cases for report in reports)
     silent = dict.fromkeys(name for report in reports if report.ok for name in report.silent)
     redrawn = sum(report.redrawn for report in reports)
-    seconds = sum(report.seconds for report in reports)
-    text = f"{cases} cases in {seconds:.1f} s, seed {reports[0].seed}"
+    if seconds is None:
+        seconds = sum(report.seconds for report in reports)
+    text = f"{cases} case{'s' * (cases != 1)} in {seconds:.1f} s, seed {reports[0].seed}"
     if redrawn:
         text += f"; {redrawn} given up (out of range, NaN in both, or at a kink)"
     return text + (f"; not met: {', '.join(silent)}" if silent else "")

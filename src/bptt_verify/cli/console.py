@@ -131,6 +131,8 @@ def check_writable(path: Path | None) -> None:
     """
     if path is None:
         return
+    if not path.name:
+        raise UsageError(f"cannot write {path}: expected the name of a file")
     if path.suffix == ".py":
         raise UsageError(f"cannot write {path}: expected a name that does not end in .py")
     try:

@@ -59,6 +59,8 @@ def write(
     for option, value in (("--seed", seed), ("--random", random)):
         if value < 0:
             raise UsageError(f"{option}: expected at least 0, got {value}")
+    if pair is not None and not pair:
+        raise UsageError("--pair: expected one or more, got none")
     pairs = [one for target in pair for one in pairs_of(target)] if pair else pairs_of(None)
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
     with progress() as bar:

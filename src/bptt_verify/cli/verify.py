@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -103,7 +105,12 @@ def verify(
         raise UsageError(f"--workers: expected 1 to {most}, a few for each core, got {workers}")
     if isolate and any(p.origin in BY_NAME and p.name.endswith("-jax") for p in pairs):
         raise UsageError("--isolate: expected another engine: JAX does not run in a forked process")
+    if case is not None and not case.strip():
+        raise UsageError(f"--case: expected a case as a failure prints it, got {case!r}")
+    if case is not None and target is None:
+        raise UsageError("--case: expected with the pair that it is a case of, got no TARGET")
     cores = os.cpu_count() or 1
+    start = time.perf_counter()
     with progress() as bar:
         if target is None and case is None and workers == 1 and cores > 1:
             reports = _side_by_side(bar, pairs, cases, seed, dtypes, limit, isolate, cores)
@@ -113,10 +120,11 @@ def verify(
                 for pair in pairs
                 for kind in dtypes
             ]
+    seconds = time.perf_counter() - start
     verdict = overall(report.verdict for report in reports)
     written: list[Path] = []
     try:  # files first, and neither they nor what is printed are lost with the other
-        data = plain("verify", reports)
+        data = {**plain("verify", reports), "seconds": seconds}
         if json_file is not None:
             write_json(json_file, data)
         if report is not None:
@@ -125,7 +133,7 @@ def verify(
             tested = [pair for pair in pairs for _ in dtypes]
             written = _write_regressions(regression, zip(reports, tested, strict=True))
     finally:
-        show(reports, console)
+        show(reports, console, seconds)
     for path in written:
         console.print(f"regression test: {path}", soft_wrap=True, markup=False, highlight=False)
     return EXIT[verdict]
@@ -147,9 +155,12 @@ def _side_by_side(
     def done(count: int) -> None:
         bar.update(task, completed=count)
 
-    return verify_side_by_side(
-        pairs, dtypes, cases, seed, processes, progress=done, limit=limit, isolate=isolate
-    )
+    try:
+        return verify_side_by_side(
+            pairs, dtypes, cases, seed, processes, progress=done, limit=limit, isolate=isolate
+        )
+    except BrokenProcessPool:
+        raise UsageError("a worker died; try one pair after the other") from None
 
 
 def _run(
@@ -206,5 +217,8 @@ def pairs_of(target: str | None) -> Sequence[Pair]:
         except LoadError as error:
             raise UsageError(str(error)) from error
     else:
-        raise UsageError(f"expected a pair ({', '.join(BY_NAME)}) or a Python file, got {target!r}")
+        near = get_close_matches(target, BY_NAME, 1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        known = ", ".join(BY_NAME)
+        raise UsageError(f"expected a pair ({known}) or a Python file, got {target!r}{meant}")
     return [replace(pair, origin=name) for name, pair in pairs.items()]

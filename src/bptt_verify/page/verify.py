@@ -30,7 +30,7 @@ def context(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "names": ", ".join(dict.fromkeys(report.pair for report in reports)),
-        "summary": in_one_line(reports),
+        "summary": in_one_line(reports, data.get("seconds")),
         "failed": [_failed(report) for report in reports if report.first_failure],
         "doubtful": [r for r in reports if not (r.ok or r.first_failure)],
         "dtypes": dtypes_of(reports),
