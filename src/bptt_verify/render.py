@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import StringIO
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -12,6 +13,9 @@ from rich.text import Text
 from bptt_verify.localise import Diagnosis
 from bptt_verify.report import Report, overall, versions
 from bptt_verify.summary import Line, dtypes_of, in_one_line, lines, short
+
+WIDTH = 120
+"""Columns of a report that is text: the same on a terminal and in a log."""
 
 COLOUR = {"pass": "green", "fail": "bold red", "inconclusive": "yellow"}
 
@@ -28,6 +32,14 @@ def show(reports: Sequence[Report], console: Console, seconds: float | None = No
         elif not report.ok:
             console.print(doubts(report), soft_wrap=True)
     console.print(versions_line(), soft_wrap=True)
+
+
+def text(reports: Sequence[Report]) -> str:
+    """The same without colours, as an assertion or a log has it."""
+    paper = Console(file=StringIO(), width=WIDTH, color_system=None)
+    with paper.capture() as written:
+        show(reports, paper)
+    return "\n".join(line.rstrip() for line in written.get().splitlines())
 
 
 def table(reports: Sequence[Report], seconds: float | None = None) -> RenderableType:

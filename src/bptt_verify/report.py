@@ -85,6 +85,12 @@ class Report:
         """Whether the verdict is pass."""
         return self.verdict == "pass"
 
+    def __str__(self) -> str:
+        """What `bptt verify` prints of it, without colours."""
+        from bptt_verify.render import text  # which is made of reports
+
+        return text([self])
+
     def to_json(self) -> str:
         """The report as JSON; an infinite error is the string "inf"."""
         return json.dumps(jsonable(self), indent=2, ensure_ascii=False)

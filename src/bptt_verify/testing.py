@@ -4,21 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import wraps
-from io import StringIO
 from typing import ParamSpec
-
-from rich.console import Console
 
 from bptt_pytest import defaults
 from bptt_verify.pair import Pair
-from bptt_verify.render import show
+from bptt_verify.render import text
 from bptt_verify.report import overall
 from bptt_verify.verify import verify
 
 P = ParamSpec("P")
-
-WIDTH = 120
-"""Columns of the report inside an assertion: the same on a terminal and in a log."""
 
 
 def assert_verified(
@@ -54,11 +48,7 @@ def assert_verified(
     if verdict == "pass" or blunt:
         return
     says = "fail" if verdict == "fail" else "inconclusive, which is not a pass"
-    paper = Console(file=StringIO(), width=WIDTH, color_system=None)
-    with paper.capture() as written:
-        show(reports, paper)
-    report = "\n".join(line.rstrip() for line in written.get().splitlines())
-    raise AssertionError(f"{pair.name}: {says}\n{report}")
+    raise AssertionError(f"{pair.name}: {says}\n{text(reports)}")
 
 
 def verified(test: Callable[P, Pair | Iterable[Pair]]) -> Callable[P, None]:

@@ -595,3 +595,15 @@ def test_a_twin_may_look_up_rows_inside_a_scan():
         batch=None,
     )
     assert verify(pair, cases=30).ok
+
+
+def test_a_report_as_text_is_what_the_command_prints():
+    report = verify(
+        dataclasses.replace(PAIR, backward=lambda c, d: {**backward(c, d), "w": c[1]}), cases=9
+    )
+    text = str(report)
+    assert "dense: worst error in units of the tolerance" in text
+    assert "FAIL  " in text
+    assert report.first_failure.reproduce in text
+    assert "\x1b" not in text
+    assert "1 case in" in str(dataclasses.replace(report, cases=1))
