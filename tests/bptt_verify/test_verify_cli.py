@@ -74,7 +74,7 @@ def test_a_file_may_use_dataclasses_annotations_and_late_imports(bptt, tmp_path)
 
 
 def test_a_defect_of_ours_is_no_verdict(bptt, monkeypatch):
-    monkeypatch.setattr("bptt_verify.render.table", lambda reports: 1 / 0)
+    monkeypatch.setattr("bptt_verify.render.table", lambda *_: 1 / 0)
     code, _, err = bptt("verify", "update", "--cases", 2)
     assert code == 70
     assert "ZeroDivisionError" in err
