@@ -24,7 +24,8 @@ PER_PART = "for t in range((T - 1) // steps * steps, -1, -steps):"
 def _mutants(pair: str, *given: tuple[str, str, Mapping[str, str]]) -> tuple[Mutant, ...]:
     layer = LAYERS[pair]
     how = ("PLAIN",) if layer is rnn else ("FUSED", "PLAIN")
-    imported = f"import {', '.join(how)}, TALLEST\n"
+    others = ("TALLEST",) if layer is rnn else ("TALLEST", "on_whole_vectors")
+    imported = f"import {', '.join((*how, *others))}\n"
     uncached = "".join(f'{name} = {{**{name}, "cache": False}}\n' for name in how)
 
     def build(changed: ModuleType) -> Pair:
