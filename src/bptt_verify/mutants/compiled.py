@@ -7,6 +7,7 @@ finely, so that small cases have several blocks and parts of a batch.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from types import ModuleType
 
@@ -17,15 +18,18 @@ from manual_bptt.compiled import gru, gru_before, lstm, rnn
 
 LAYERS = {"rnn-numba": rnn, "lstm-numba": lstm, "gru-numba": gru, "gru-before-numba": gru_before}
 
+MACHINE = "from manual_bptt.compiled.machine import "
+"""So begins the line that says how a layer is compiled."""
+
 # The lines that are right in several of these modules.
 PER_PART = "for t in range((T - 1) // steps * steps, -1, -steps):"
 
 
 def _mutants(pair: str, *given: tuple[str, str, Mapping[str, str]]) -> tuple[Mutant, ...]:
     layer = LAYERS[pair]
-    how = ("PLAIN",) if layer is rnn else ("FUSED", "PLAIN")
-    others = ("TALLEST",) if layer is rnn else ("TALLEST", "on_whole_vectors")
-    imported = f"import {', '.join((*how, *others))}\n"
+    lines = inspect.getsource(layer).splitlines(keepends=True)
+    (imported,) = (line for line in lines if line.startswith(MACHINE))
+    how = (name for name in ("FUSED", "PLAIN") if name in imported)
     uncached = "".join(f'{name} = {{**{name}, "cache": False}}\n' for name in how)
 
     def build(changed: ModuleType) -> Pair:
