@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from bptt_verify import Pair, cli, draw
+from bptt_verify import Pair, draw
 from bptt_verify.compare import compare, compare_in_band
 from bptt_verify.oracle import Oracle
 from bptt_verify.pairs import CELLS, REGISTRY
@@ -48,15 +48,12 @@ def golden(written, tmp_path):
 
 
 @pytest.fixture
-def bptt(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
+def bptt(bptt):
+    """`bptt vectors`"""
 
     def run(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([str(a) for a in ("vectors", *arguments)])
-        out, err = capsys.readouterr()
-        return ended.value.code or 0, out, err.lstrip("\n")  # rich 13 ends a hidden bar with one
+        code, out, err = bptt("vectors", *arguments)
+        return code, out, err.lstrip("\n")  # rich 13 ends a hidden bar with one
 
     return run
 
