@@ -125,7 +125,6 @@ class Batches:
     def _together(
         self, points: Sequence[tuple[Case, Drawn]], ceiling: Mapping[str, int]
     ) -> list[Answer]:
-
         cases, drawn = zip(*points, strict=True)
         try:
             answers = self.oracle.answers(cases, drawn, self.dtype, ceiling)

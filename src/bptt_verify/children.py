@@ -33,7 +33,7 @@ def pool(processes: int) -> Iterator[ProcessPoolExecutor]:
     workers = ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn"))
     try:
         yield workers
-    except BaseException:
+    except BaseException:  # Ctrl-C above all
         for child in set(multiprocessing.active_children()) - others:
             child.kill()
         # one that was killed as it wrote is waited for in vain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -229,9 +230,10 @@ class Judge:
     def check(self, asked: Sequence[tuple[Case, Collection[str]]]) -> list[Rows]:
         """These properties in each of these cases, those about which it says something."""
         everywhere = self._properties(asked, self.batches.answers)
+        alone = partial(self._answers, self.dtype)
         for k, (one, found) in enumerate(zip(asked, everywhere, strict=True)):
             if _wrong(found):  # what fails does so without padding
-                (everywhere[k],) = self._properties([one], self._answers)
+                (everywhere[k],) = self._properties([one], alone)
             shared = self._of_the_twin(one[0], _wrong(everywhere[k]))
             # how sharp the bands are is a question of the quantities' own rows
             everywhere[k] = {
@@ -239,8 +241,8 @@ class Judge:
             }
         return everywhere
 
-    def _answers(self, points: Sequence[tuple[Case, Drawn]]) -> list[Answer]:
-        return [self.oracle.answer(case, drawn, self.dtype) for case, drawn in points]
+    def _answers(self, dtype: np.dtype[Any], points: Sequence[tuple[Case, Drawn]]) -> list[Answer]:
+        return [self.oracle.answer(case, drawn, dtype) for case, drawn in points]
 
     def _properties(
         self, asked: Sequence[tuple[Case, Collection[str]]], ask: properties.Ask
@@ -265,9 +267,7 @@ class Judge:
             answer = self.oracle.answer(case, drawn, double)
             return Ran({name: value for name, (value, _) in answer.quantities.items()}, {})
 
-        def ask(points: Sequence[tuple[Case, Drawn]]) -> list[Answer]:
-            return [self.oracle.answer(case, drawn, double) for case, drawn in points]
-
+        ask = partial(self._answers, double)
         drawn = draw.realise(self.pair, case, double)
         (answer,) = ask([(case, drawn)])
         trial = properties.Trial(self.pair, case, drawn, double, self.oracle, twin, answer)

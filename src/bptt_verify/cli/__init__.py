@@ -57,8 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     threads = set(threading.enumerate())
     speak_plainly()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    _know_what_is_listed(words)
     try:
+        _know_what_is_listed(words)
         status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, UsageError) as error:
         errors.print(f"bptt: {error}", style="red", markup=False, soft_wrap=True)

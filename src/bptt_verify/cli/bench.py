@@ -93,10 +93,12 @@ def bench(
         raise UsageError("--quick: expected without --growth, got both")
     if rounds < 1:
         raise UsageError(f"--rounds: expected at least 1, got {rounds}")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    if not 0 <= threads <= (cores or 1):
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    if not 0 <= threads <= cores:
         raise UsageError(f"--threads: expected 0 to {cores}, as many as there are, got {threads}")
-    threads = threads or cores or 1
+    threads = threads or cores
     names = [n for n, c in CONTESTANTS.items() if all(map(find_spec, c.needs))]
     if quick:
         names = [n for n in names if "unroll" not in n or n == "jax hoisted, unroll 4"]

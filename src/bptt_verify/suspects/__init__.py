@@ -20,7 +20,7 @@ from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Oracle, Twin
 from bptt_verify.pair import Pair
 from bptt_verify.shapes import Shape
-from bptt_verify.surgery import Change, Site, names, sites
+from bptt_verify.surgery import Change, Site, names
 from bptt_verify.suspects.altered import Altered
 from bptt_verify.suspects.ends import (
     of_cotangents,
@@ -59,7 +59,7 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
     altered = Altered(oracle, case, drawn, dtype)
     closed = altered.closed
     inputs = sorted([*oracle.pair.inputs, *oracle.pair.taps])
-    found = list(sites(closed.jaxpr))
+    found = list(altered.sites.items())
     known = Known(
         names(closed.jaxpr, dict(zip(closed.jaxpr.invars, inputs, strict=True))),
         {var: eqn for _, eqn in found for var in eqn.outvars},

@@ -42,6 +42,7 @@ class Altered:
 
     def __init__(self, oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> None:
         self.closed = oracle.forward_jaxpr(case, drawn)
+        self.sites = dict(sites(self.closed.jaxpr))
         self._oracle, self._case, self._drawn, self._dtype = oracle, case, drawn, dtype
         self._results = sorted([*oracle.pair.outputs, *oracle.pair.probes])
 
@@ -66,7 +67,7 @@ class Altered:
         changes = [change for _, change in several]
         most = min(MOST, NUMBERS // entries(self._oracle.pair, self._case.sizes))
         mine: dict[int, Callable[[], Answer]] = {}
-        for batch in batches(changes, dict(sites(self.closed.jaxpr)), most):
+        for batch in batches(changes, self.sites, most):
             answers = cache(partial(self._answers, [changes[k] for k in batch]))
             mine |= {k: partial(self._one, answers, at, changes[k]) for at, k in enumerate(batch)}
         for k, (text, _) in enumerate(several):
