@@ -19,9 +19,9 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Var
 from numpy.typing import NDArray
 
-from bptt_verify.compare import Comparison, compare
+from bptt_verify.compare import compare
 from bptt_verify.draw import Case, Drawn
-from bptt_verify.oracle import Oracle
+from bptt_verify.oracle import Expected, Oracle
 from bptt_verify.shapes import Shape
 from bptt_verify.surgery import INLINED, MOVES, bind
 
@@ -30,10 +30,10 @@ class NotLocalError(Exception):
     """The twin uses a tap in a way that cannot be cut, so there is no check step by step."""
 
 
-def check(
+def expected(
     oracle: Oracle, case: Case, drawn: Drawn, arrays: Mapping[str, Any], dtype: np.dtype[Any]
-) -> dict[str, Comparison]:
-    """Every tap and gradient the subject returned, given all the taps and states it returned.
+) -> dict[str, Expected]:
+    """Every tap and gradient as it should be, given all the taps and states the subject returned.
 
     Empty where the pair has no taps, the twin does not merely add them or adds one in several
     places, or the subject's values are not finite numbers of the right shape.
@@ -68,10 +68,8 @@ def check(
     if answer.undecided or answer.out_of_range:
         return {}
     gradients = [f"d{name}" for name in pair.differentiable]
-    found = {
-        name: compare(arrays[name], answer.quantities[name], dtype) for name in [*used, *gradients]
-    }
-    wrong = not all(c.ok for c in found.values())
+    found = {name: answer.quantities[name] for name in [*used, *gradients]}
+    wrong = not all(compare(arrays[k], right, dtype).ok for k, right in found.items())
     inputs = oracle.inputs(case, drawn)
     return {} if wrong and _added_twice(partial(cut_up, _count), inputs, used) else found
 

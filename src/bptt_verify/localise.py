@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify import local
-from bptt_verify.compare import Comparison, Wrong, compare, errors
+from bptt_verify.compare import Wrong, compare, errors
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.judge import Failed, Judge
 from bptt_verify.oracle import Answer, Expected, Oracle
@@ -43,9 +43,12 @@ class Fault:
 
     name: str
     steps: str
-    """At which steps, the first one going backward first; empty without an axis of time."""
+    """At which steps, the first one going backward first; empty without an axis of time.
+
+    Of what is wrong by itself, the steps in which the mistake is made; else, all it has come to.
+    """
     block: str
-    """Which part of the array, if not all of it."""
+    """Which part of the array, if not all of it; of the same steps."""
     by_itself: bool | None
     """Wrong in its own step, given the subject's δ; not only because δ is. None: cannot be told."""
 
@@ -91,9 +94,17 @@ def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
         wrong = _wrong(oracle, ran.arrays, answer, dtype)
         if failed.row not in wrong or isinstance(ran.arrays[failed.row], Wrong):
             continue
-        alone = local.check(oracle, case, drawn, ran.arrays, dtype)
+        alone = local.expected(oracle, case, drawn, ran.arrays, dtype)
         faults = tuple(
-            _fault(oracle, case, name, ran.arrays[name], answer, alone.get(name), dtype)
+            _fault(
+                oracle,
+                case,
+                name,
+                ran.arrays[name],
+                answer.quantities[name],
+                alone.get(name),
+                dtype,
+            )
             for name in wrong
         )
         likely, tried = _likely(oracle, case, drawn, ran.arrays, faults, dtype)
@@ -125,12 +136,13 @@ def _fault(
     case: Case,
     name: str,
     array: Any,
-    answer: Answer,
-    alone: Comparison | None,
+    expected: Expected,
+    alone: Expected | None,
     dtype: np.dtype[Any],
 ) -> Fault:
-    by_itself = None if alone is None else not alone.ok
-    expected = answer.quantities[name]
+    by_itself = None if alone is None else not compare(array, alone, dtype).ok
+    if alone is not None and by_itself:  # where it is made, not where it has come to
+        expected = alone
     if not isinstance(array, np.ndarray) or array.shape != expected.value.shape:
         return Fault(name, "", "", by_itself)
     off = errors(array, expected, dtype) > 1

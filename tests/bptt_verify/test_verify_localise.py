@@ -9,9 +9,9 @@ import pytest
 from bptt_verify import Pair, draw, verify
 from bptt_verify.judge import STEPS, Judge, first_failed
 from bptt_verify.localise import diagnose
-from bptt_verify.pairs import model_pair, rnn_pair
+from bptt_verify.pairs import CELLS, model_pair, rnn_pair
 from bptt_verify.verify import LONG
-from manual_bptt import rnn
+from manual_bptt import lstm, rnn
 from planting import planted
 
 CARRY = "carried = delta[t] @ W  # Wᵀ δ_t (B, H)"
@@ -100,7 +100,7 @@ def test_the_line_of_the_twin_is_quoted():
 @pytest.mark.parametrize(
     ("wrong", "steps"),
     [
-        (ERROR + "\n        delta[t] *= 1 + (t == 1)", "from t=2 back (T=4)"),
+        (ERROR + "\n        delta[t] *= 1 + (t == 1)", "t=2 (T=4)"),
         (ERROR + "\n        delta[t] *= 1 + (t == 0)", "t=1 (T=4)"),
         (ERROR + "\n        delta[t] *= 2", "all, from t=4 back"),
     ],
@@ -108,6 +108,11 @@ def test_the_line_of_the_twin_is_quoted():
 def test_the_first_step_going_backward_is_named(wrong, steps):
     found = diagnosis(judge_of(ERROR, wrong))
     assert {fault.name: fault.steps for fault in found.faults}["delta"] == steps
+
+
+def test_what_follows_is_named_with_all_the_steps_it_has_come_to():
+    found = diagnosis(judge_of(ERROR, ERROR + "\n        delta[t] *= 1 + (t == 1)"))
+    assert {fault.name: fault.steps for fault in found.faults}["dx"] == "from t=2 back (T=4)"
 
 
 def test_parts_of_an_array_are_named():
@@ -147,6 +152,14 @@ def test_gates_are_named():
     found = diagnosis(Judge(pair, np.dtype(np.float64)), "B=2 D=3 H=5")
     assert {f.name: f.block for f in found.faults}["dw"] == "block 1 of 2 along 2H"
     assert "the derivative of tanh is missing" in found.likely[0]
+
+
+def test_the_gate_is_named_though_all_gates_of_earlier_steps_are_spoiled():
+    right = "dc_t * before_c[t] * dsigmoid(f)"
+    wrong = planted(lstm, f"d_f[...] = {right}", f"d_f[...] = {right} * 1.5")
+    found = diagnosis(Judge(CELLS["lstm"].pair(wrong), np.dtype(np.float32)))
+    delta = next(fault for fault in found.faults if fault.name == "delta")
+    assert (delta.block, delta.by_itself) == ("block 2 of 4 along 4H", True)
 
 
 def test_a_mistake_that_no_single_term_explains_is_not_explained():
