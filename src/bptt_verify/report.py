@@ -8,6 +8,7 @@ import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from bptt_verify.localise import Diagnosis, Fault, Heat
@@ -170,6 +171,7 @@ def _diagnosis(data: Mapping[str, Any] | None) -> Diagnosis | None:
 
 
 def versions() -> dict[str, str]:
-    """What the run depends on."""
-    packages = ("manual-bptt", "numpy", "jax", "jaxlib", "mpmath", "hypothesis")
+    """What the run depends on; of what need not be there, what is."""
+    packages = ["manual-bptt", "numpy", "jax", "jaxlib", "mpmath", "hypothesis"]
+    packages += [name for name in ("numba", "torch") if find_spec(name)]
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
