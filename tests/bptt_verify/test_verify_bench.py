@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from bptt_verify import page
 from bptt_verify.bench import contestants
 from bptt_verify.bench.check import WrongGradientError, check, checked
 from bptt_verify.bench.contestants import LARGE
@@ -11,14 +12,17 @@ from bptt_verify.bench.measure import (
     best,
     geometric_mean,
     measure,
+    noise,
     ratio,
     share_of_peak,
     slope,
     spread,
+    standing,
 )
 from bptt_verify.bench.process import ContestError, Process
 from bptt_verify.bench.work import BLOCKS, Work
 from bptt_verify.cli import main
+from bptt_verify.cli.bench import show
 
 # That the benchmark works; what it measures is for benchmarks, not for tests.
 
@@ -86,6 +90,50 @@ def test_figures_are_what_they_are_called():
     assert slope(line, "T", lambda point: point["took"]) == pytest.approx(2)
     half = {"operations": LARGE**3, "seconds": {"a large product": [1.0], "numpy": [1.0]}}
     assert share_of_peak(half, "numpy") == 0.5
+
+
+def point(sizes, seconds):
+    """A point of a table in which these are the times of these contestants."""
+    return {
+        **{"cell": "rnn", "dtype": "float32", "sizes": dict(zip("TBDHC", sizes, strict=True))},
+        **{"operations": 1e9, "bytes": 1e6, "when": "2026-11-26T12:00:00Z", "seconds": seconds},
+        "memory": {name: {"peak": 1234.5, "idle": 3.0} for name in seconds},
+    }
+
+
+STEADY = {"numpy": [1.0, 1.0], "jax hoisted, unroll 1": [2.0, 2.0], "torch.nn": [0.5, 0.5]}
+
+
+def test_a_rival_is_faster_or_slower_where_the_interval_leaves_out_one():
+    unclear = {**STEADY, "torch.nn": [0.9, 1.1]}
+    said = standing([point(SMALL, STEADY), point(SMALL, unclear)])
+    assert said == (
+        "faster than autodiff at 2 of 2, slower at 0; faster than torch.nn at 0 of 2, slower at 1"
+    )
+    assert standing([point(SMALL, {"numpy": [1.0]})]) == ""
+
+
+def test_rounds_that_differ_are_said_on_the_page_too():
+    assert noise([point(SMALL, STEADY)]) == ""
+    noisy = [point(SMALL, {**STEADY, "numpy": [1.0, 1.5]})]
+    assert noise(noisy).startswith("1 of 3 medians are of rounds that differ by more than 5%")
+    machine = {"cpu": "a CPU", "cores": 2, "threads": 2}
+    data = {"command": "bench", "machine": machine, "versions": {"numba": "1.2"}, "points": noisy}
+    html = page.render(data)
+    assert noise(noisy) in html
+    assert standing(noisy) in html
+    assert "numba 1.2" in html
+
+
+def test_no_interval_is_cut_in_a_narrow_window(monkeypatch, capsys):
+    monkeypatch.setattr("bptt_verify.cli.bench.console._width", 80)
+    seconds = {name: [0.123, 0.234] for name in (*STEADY, "bare products", "a large product")}
+    show({"cpu": "", "cores": 2, "threads": 2}, [point((35, 20, 650, 650, 1000), seconds)])
+    out = capsys.readouterr().out
+    assert "…" not in out
+    assert out.count("(1.00-1.00)") == 3
+    assert "memory" in out
+    assert max(map(len, out.split("\nfaster")[0].splitlines())) <= 80
 
 
 def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):

@@ -16,6 +16,12 @@ from bptt_verify.bench.work import Work
 DRAWS = 2000
 """Of the bootstrap."""
 
+NOISY = 0.05
+"""A spread of the rounds above this is said."""
+
+RIVALS = ("autodiff", "torch.nn")
+"""The sides that ours is held against."""
+
 
 def measure(
     work: Work,
@@ -107,7 +113,7 @@ def means(points: Sequence[dict[str, Any]]) -> Iterator[str]:
     """How many times as long the rivals take, over these points: of ours, and of each drop-in."""
     drop_ins = [name for name, c in CONTESTANTS.items() if c.side == "drop-in"]
     for name in (None, *drop_ins):
-        for side in ("autodiff", "torch.nn"):
+        for side in RIVALS:
             pairs = [(p, name or best(p, "ours"), best(p, side)) for p in points]
             found = [
                 ratio(p, mine, theirs)[0]
@@ -119,6 +125,34 @@ def means(points: Sequence[dict[str, Any]]) -> Iterator[str]:
                     f"{side} / {name or 'ours'}: geometric mean {geometric_mean(found):.2f}, "
                     f"from {min(found):.2f} to {max(found):.2f}"
                 )
+
+
+def standing(points: Sequence[dict[str, Any]]) -> str:
+    """At how many points ours is faster than the best of each rival, and at how many it is slower.
+
+    One of the two is said of a point whose interval does not have 1 in it. Empty without a rival.
+    """
+    found = []
+    for side in RIVALS:
+        pairs = [(p, best(p, "ours"), best(p, side)) for p in points]
+        ends = [ratio(p, ours, theirs)[1:] for p, ours, theirs in pairs if ours and theirs]
+        if ends:
+            faster, slower = sum(low > 1 for low, _ in ends), sum(high < 1 for _, high in ends)
+            found.append(f"faster than {side} at {faster} of {len(ends)}, slower at {slower}")
+    return "; ".join(found)
+
+
+def noise(points: Sequence[dict[str, Any]]) -> str:
+    """What is to be said of rounds that differ; empty where there are none."""
+    spreads = [spread(seconds) for point in points for seconds in point["seconds"].values()]
+    noisy = sum(each > NOISY for each in spreads)
+    if not noisy:
+        return ""
+    return (
+        f"{noisy} of {len(spreads)} medians are of rounds that differ by more than {NOISY:.0%}: "
+        "something else runs on this machine, or its clock changes; stop what runs, or take more "
+        "rounds"
+    )
 
 
 def geometric_mean(values: Iterable[float]) -> float:

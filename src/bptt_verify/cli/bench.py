@@ -12,17 +12,20 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 from cyclopts import Parameter
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bptt_verify.bench.check import WrongGradientError
 from bptt_verify.bench.contestants import CONTESTANTS
 from bptt_verify.bench.measure import (
+    RIVALS,
     best,
     means,
     measure,
+    noise,
     pieces,
     slope,
-    spread,
+    standing,
 )
 from bptt_verify.bench.process import ContestError
 from bptt_verify.bench.table import HEADINGS, cells
@@ -38,9 +41,6 @@ from bptt_verify.cli.console import (
 )
 from bptt_verify.render import versions_line
 from bptt_verify.report import versions
-
-NOISY = 0.05
-"""A spread of the rounds above this is said."""
 
 
 def bench(
@@ -145,30 +145,33 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
     """Tables from what was measured."""
     for cell in dict.fromkeys(point["cell"] for point in points):
         mine = [point for point in points if point["cell"] == cell]
-        table = Table(title=f"{cell}, {mine[0]['dtype']}: loss and all gradients, medians")
-        for heading in HEADINGS:
-            table.add_column(heading, justify="right", no_wrap=heading == HEADINGS[0])
-        for point in mine:
-            table.add_row(*cells(point))
-        console.print(table)
+        console.print(_table(mine))
+        if said := standing(mine):
+            console.print(said)
         for line in means(mine):
             console.print(line)
-    noisy = [
-        (point, name)
-        for point in points
-        for name, seconds in point["seconds"].items()
-        if spread(seconds) > NOISY
-    ]
-    if noisy:
-        console.print(
-            f"{len(noisy)} of {sum(len(p['seconds']) for p in points)} medians are of rounds that "
-            f"differ by more than {NOISY:.0%}: something else runs on this machine, or its clock "
-            "changes; stop what runs, or take more rounds",
-            style="yellow",
-            soft_wrap=True,
-        )
+    if said := noise(points):
+        console.print(said, style="yellow", soft_wrap=True)
     console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")
     console.print(versions_line())
+
+
+def _table(points: list[dict[str, Any]]) -> Table:
+    """A row for each point; in a narrow window cells break between words, not inside of one."""
+    title = f"{points[0]['cell']}, {points[0]['dtype']}: loss and all gradients, medians"
+    # without frames, so that all of it has room in 80 columns
+    table = Table(title=title, box=SIMPLE_HEAD, padding=0, show_edge=False)
+    rows = [HEADINGS, *map(cells, points)]
+    columns = list(zip(*rows, strict=True))
+    narrow = sum(1 + max(map(len, column)) for column in columns) > console.width
+    for heading, *column in columns:
+        words = [len(word) for cell in (heading, *column) for word in cell.split()]
+        sizes = heading == HEADINGS[0]
+        width = max(words) if narrow and not sizes else None
+        table.add_column(heading, justify="right", no_wrap=sizes, width=width)
+    for row in rows[1:]:
+        table.add_row(*row)
+    return table
 
 
 def _growth(points: list[dict[str, Any]]) -> Table:
@@ -181,7 +184,7 @@ def _growth(points: list[dict[str, Any]]) -> Table:
             at = {(*p["sizes"].values(),): p for p in points if p["cell"] == cell}
             line = [at[each] for each in sizes]
             exponents = []
-            for side in ("ours", "autodiff", "torch.nn"):
+            for side in ("ours", *RIVALS):
                 if any(best(point, side) is None for point in line):
                     exponents.append("")
                     continue

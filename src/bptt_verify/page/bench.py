@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.bench.contestants import COPIED, LARGE
-from bptt_verify.bench.measure import best, means, ratio
+from bptt_verify.bench.measure import RIVALS, best, means, noise, ratio, standing
 from bptt_verify.bench.table import HEADINGS, cells
 
 TEMPLATE = "bench.html"
-
-RIVALS = ("autodiff", "torch.nn")
 
 LEFT, RIGHT, TOP, BOTTOM = 46.0, 620.0, 12.0, 250.0
 """Where the axes of a picture end, in pixels."""
@@ -31,11 +29,13 @@ def context(data: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "machine": f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores",
         "when": points[0]["when"],
+        "noise": noise(points),
         "headings": HEADINGS,
         "groups": [
             {
                 "name": name,
                 "rows": [cells(point) for point in group],
+                "standing": standing(group),
                 "means": list(means(group)),
                 "ratios": _ratios(group),
                 "memory": _memory(group),
