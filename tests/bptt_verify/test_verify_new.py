@@ -1,5 +1,6 @@
 """`bptt new`: what it writes passes as it is and tells a slip, and what is there stays."""
 
+import json
 import shlex
 import subprocess
 import sys
@@ -33,6 +34,14 @@ def test_what_it_writes_passes_by_the_command_it_names(bptt, start):
     assert (program, words[:2]) == ("bptt", ["verify", "my_cell.py"])
     code, out, err = bptt(*words)
     assert code == 0, out + err
+
+
+def test_what_it_wrote_is_told_to_programs(bptt, tmp_path):
+    code, out, _ = bptt("new", "my_cell.py", "--from", "jax", "--json", "new.json")
+    said = json.loads((tmp_path / "new.json").read_text("utf-8"))
+    assert said == {"command": "new", "file": "my_cell.py", "next": said["next"]}
+    assert code == 0
+    assert out.endswith(f"next: {said['next']}\n")
 
 
 @every_start

@@ -131,8 +131,10 @@ def test_other_data_are_refused(data, said):
 def test_report_of_an_earlier_run(tmp_path, capsys, failed, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps(plain("verify", [failed])), encoding="utf-8")
-    assert ends("report", "run.json") == 0
+    assert ends("report", "run.json", "--json", "made.json") == 0
     assert capsys.readouterr().out == "run.html\n"
+    made = json.loads((tmp_path / "made.json").read_text("utf-8"))
+    assert made == {"command": "report", "run": "run.json", "page": "run.html"}
     text = (tmp_path / "run.html").read_text("utf-8")
     assert text == page.render(json.loads((tmp_path / "run.json").read_text("utf-8")))
 
@@ -168,6 +170,8 @@ def test_report_says_what_it_cannot_use(tmp_path, capsys, monkeypatch, words, sa
         ["verify", "update", "--json", "x", "--report", "x"],
         ["mutants", "--json", "x", "--report", "../{here}/x"],
         ["bench", "--json", "x", "--report", "x"],
+        ["report", "novel.txt", "--json", "novel.txt"],
+        ["report", "novel.txt", "--json", "x", "--output", "x"],
         ["gradients", "--json", "x", "--report", "x"],
         ["gradients", "--plot", "x.svg", "--report", "x.svg"],
         ["gradients", "--text", "novel.txt", "--report", "novel.txt"],

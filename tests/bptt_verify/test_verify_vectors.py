@@ -324,12 +324,16 @@ def test_the_index_names_files_hashes_and_versions(written):
 
 
 def test_a_case_without_a_verdict_is_left_out_and_said(bptt, tmp_path):
-    code, out, _ = bptt("write", "set", "--pair", "update", "--dtype", "float16", "--random", 1)
+    words = ("--pair", "update", "--dtype", "float16", "--random", 1, "--json", "set.json")
+    code, out, _ = bptt("write", "set", *words)
     assert code == 0
     why = "a value on the way is beyond the range of float16"
     assert f"  left out  huge-scales: {why}\n" in out
     (entry,) = read_index(tmp_path / "set").entries
     assert dict(entry.left_out) == {"huge-scales": why}
+    index = json.loads((tmp_path / "set" / "index.json").read_text("utf-8"))
+    said = json.loads((tmp_path / "set.json").read_text("utf-8"))
+    assert said == {"command": "vectors write", "set": "set", **index}
     assert "huge-scales" not in entry.cases
     assert read_tensors(tmp_path / "set" / entry.file).keys().isdisjoint({"huge-scales"})
 

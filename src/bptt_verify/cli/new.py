@@ -14,7 +14,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from bptt_verify.cli.console import UsageError, console
+from bptt_verify.cli.console import UsageError, check_writable, console, write_json
 from manual_bptt._files import replacing
 
 FEWER = {"jax": " --cases 20"}
@@ -29,6 +29,7 @@ def new(
     /,
     *,
     start: Annotated[Literal["numpy", "torch", "jax"], Parameter(name="--from")] = "numpy",
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Write a file to start from: a small recurrent cell, its backward, its twin and their Pair.
 
@@ -46,7 +47,10 @@ def new(
         gets the same name.
     start
         numpy for two functions, torch for a torch.autograd.Function, jax for a jax.custom_vjp.
+    json_file
+        Write there, as JSON, the file's path and the command that verifies it.
     """
+    check_writable(json_file)
     if not re.fullmatch(r"[\w-]+\.py", file.name):
         raise UsageError(
             f"expected a name of letters, digits, _ and - that ends in .py, got {str(file)!r}"
@@ -68,7 +72,10 @@ def new(
     _say(f"{file}: forward, backward and twin of a recurrent cell, to be made your own")
     if find_spec(start) is None:
         _say('it needs PyTorch: pip install "manual-bptt[peers]"')
-    _say(f"next: bptt verify {shlex.quote(str(file))}{FEWER.get(start, '')}")
+    following = f"bptt verify {shlex.quote(str(file))}{FEWER.get(start, '')}"
+    _say(f"next: {following}")
+    if json_file is not None:
+        write_json(json_file, {"command": "new", "file": str(file), "next": following})
     return 0
 
 

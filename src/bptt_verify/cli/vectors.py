@@ -34,6 +34,7 @@ def write(
     dtype: Literal["float32", "float64", "bfloat16", "float16", "both"] = "both",
     seed: Whole = 0,
     random: Whole = 10,
+    json_file: Annotated[Path | None, Parameter(name="--json")] = None,
 ) -> int:
     """Write inputs, cotangents, expected outputs and gradients, and how far each entry may be off.
 
@@ -55,7 +56,10 @@ def write(
         The same seed writes the same files.
     random
         Random cases for each pair and dtype, beside the edge cases.
+    json_file
+        Write what the set consists of there too, as JSON.
     """
+    check_writable(json_file)
     for option, value in (("--seed", seed), ("--random", random)):
         if value < 0:
             raise UsageError(f"{option}: expected at least 0, got {value}")
@@ -84,6 +88,8 @@ def write(
         for case, why in entry.left_out.items():
             line = f"  left out  {case}: {why}"
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
+    if json_file is not None:
+        write_json(json_file, {"command": "vectors write", "set": str(folder), **index.plain()})
     return 0
 
 

@@ -96,6 +96,14 @@ class Index:
     entries: tuple[Entry, ...]
     versions: Mapping[str, str]
 
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it."""
+        files = [{"file": entry.file, **asdict(entry)} for entry in self.entries]
+        return {
+            **{"format": FORMAT, "seed": self.seed},
+            **{"files": files, "versions": dict(self.versions)},
+        }
+
 
 def packed(arrays: Mapping[str, Array]) -> bytes:
     """The arrays as a file of tensors; the same arrays give the same bytes."""
@@ -106,9 +114,7 @@ def packed(arrays: Mapping[str, Array]) -> bytes:
 
 def write_index(folder: Path, index: Index) -> None:
     """Write the index of a set."""
-    files = [{"file": entry.file, **asdict(entry)} for entry in index.entries]
-    data = {"format": FORMAT, "seed": index.seed, "files": files, "versions": index.versions}
-    text = json.dumps(data, indent=2, ensure_ascii=False)
+    text = json.dumps(index.plain(), indent=2, ensure_ascii=False)
     (folder / INDEX).write_text(f"{text}\n", encoding="utf-8")
 
 
