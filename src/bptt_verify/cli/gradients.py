@@ -151,17 +151,20 @@ def _chart(norms: Norms, steps: int, most_rows: int = 16) -> Text:
     low, high = int(np.floor(finite.min())), int(np.ceil(finite.max()))
     each = max(1, -(-(high - low) // (most_rows - 1)))  # powers of ten a row
     rows = -(-(high - low) // each) + 1
-    grid = [[(" ", "")] * columns for _ in range(rows)]
+    grid: list[list[list[str]]] = [[[] for _ in range(columns)] for _ in range(rows)]
     for name, values in logs.items():
         for column, value in enumerate(values):
             if np.isfinite(value):
-                row = round((high - value) / each)
-                grid[row][column] = (MARKS[name], COLOURS[name])
+                grid[round((high - value) / each)][column].append(name)
     chart = Text()
     for i, line in enumerate(grid):
         chart.append(f"{f'10^{high - each * i}':<9}│", style="dim")
-        for mark, style in line:
-            chart.append(mark, style=style)
+        for column, names in enumerate(line):
+            if names:  # where curves meet, they take turns
+                name = names[column % len(names)]
+                chart.append(MARKS[name], style=COLOURS[name])
+            else:
+                chart.append(" ")
         chart.append("\n")
     chart.append(" " * 9 + "└" + "─" * columns + "\n", style="dim")
     chart.append(f"{'':10}1{f'T = {steps}':>{columns - 1}}", style="dim")
