@@ -111,6 +111,29 @@ def test_both_sides_state_the_same_forward_pass(derivation):
             assert text.split() == by_hand[number].split()
 
 
+COMMENT = re.compile(rf"^\s*# (?:into )?({equations.NUMBERS}) (.+)", re.M)
+WORDS = re.compile(r"[,;:]? *\b(what|for all|from|the part|and 0|and what)\b.*")
+"""Where a comment goes on in words: there is more to say of a line than its equation."""
+
+
+def squeezed(text):
+    return re.sub(r"\s", "", text)
+
+
+@every_derivation
+def test_the_comment_above_the_lines_says_what_the_docstring_says(derivation):
+    seen = 0
+    for path in (*equations.by_hand(derivation), *equations.twins(derivation)):
+        known = equations.stated(derivation)
+        for numbers, said in COMMENT.findall(path.read_text("utf-8")):
+            whole = squeezed(" ".join(known[n] for n in re.findall(r"\d+′?", numbers)))
+            formula = WORDS.sub("", said)
+            for part in re.split(r",  ", formula):
+                assert squeezed(part) in whole, f"{path.name}: {numbers} {part}"
+                seen += bool(part)
+    assert seen > len(equations.stated(derivation)) / 2
+
+
 def test_lines_are_those_under_the_comment(tmp_path, monkeypatch):
     monkeypatch.setattr(equations, "ROOT", tmp_path)
     path = tmp_path / "cell.py"
