@@ -48,7 +48,7 @@ def test_json_holds_the_whole_report():
     data = json.loads(report.to_json())
     assert data["verdict"] == "fail"
     assert data["first_failure"]["case"] == report.first_failure.case
-    assert {"python", "numpy", "jax", "jaxlib", "mpmath", "hypothesis", "manual-bptt"} == set(
+    assert {"python", "numpy", "jax", "jaxlib", "mpmath", "hypothesis", "manual-bptt"} <= set(
         data["versions"]
     )
     assert [row["name"] for row in data["rows"]] == [row.name for row in report.rows]
