@@ -10,6 +10,7 @@ from bptt_verify.bench.check import WrongGradientError, check, checked
 from bptt_verify.bench.contestants import LARGE
 from bptt_verify.bench.measure import (
     best,
+    disqualified,
     geometric_mean,
     measure,
     noise,
@@ -47,7 +48,9 @@ def test_every_contestant_has_the_gradients_of_the_twin(cell, dtype):
         if c.side not in ("products", "peak", "bandwidth")
         and ("unroll" not in name or dtype == "float32")
     }
-    assert max(check(work, found).values()) < 1
+    worst, wrong = check(work, found)
+    assert max(worst.values()) < 1
+    assert not wrong
 
 
 def test_a_wrong_gradient_is_found_before_anything_is_timed():
@@ -56,6 +59,26 @@ def test_a_wrong_gradient_is_found_before_anything_is_timed():
     wrong = {**found, "W": found["W"] * np.float32(1.001)}
     with pytest.raises(WrongGradientError, match=r"mine, .*gru.*: dW: "):
         check(work, {"mine": wrong})
+
+
+def test_a_wrong_rival_is_said_and_not_timed(monkeypatch):
+    torch = contestants.CONTESTANTS["torch.nn"]
+    small = Work("rnn", SMALL)
+    found = {name: contestants.CONTESTANTS[name].prepare(small)() for name in NAMES[:3]}
+    found["torch.nn"]["W"] = 2 * np.array(found["torch.nn"]["W"])
+    assert torch.side == "torch.nn"
+    worst, wrong = check(
+        small, {n: {k: np.array(v) for k, v in f.items()} for n, f in found.items()}
+    )
+    assert list(wrong) == ["torch.nn"]
+    assert wrong["torch.nn"].startswith("dW: expected ")
+    assert worst["torch.nn"] > 1 > worst["numpy"]
+
+    monkeypatch.setattr("bptt_verify.bench.measure.check", lambda *_: (worst, wrong))
+    measured = measure(small, NAMES[:3], rounds=1, threads=1)
+    assert list(measured["seconds"]) == ["numpy", NAMES[1]]
+    (line,) = disqualified([measured])
+    assert line.startswith("torch.nn is wrong and was not timed at rnn 5 2 3 4 6: dW: expected ")
 
 
 def test_where_the_band_takes_too_much_memory_fewer_sequences_are_compared():
@@ -97,7 +120,7 @@ def point(sizes, seconds):
     return {
         **{"cell": "rnn", "dtype": "float32", "sizes": dict(zip("TBDHC", sizes, strict=True))},
         **{"operations": 1e9, "bytes": 1e6, "when": "2026-11-26T12:00:00Z", "seconds": seconds},
-        "memory": {name: {"peak": 1234.5, "idle": 3.0} for name in seconds},
+        **{"memory": {name: {"peak": 1234.5, "idle": 3.0} for name in seconds}, "wrong": {}},
     }
 
 
@@ -148,6 +171,27 @@ def test_the_command_writes_what_it_measured(tmp_path, monkeypatch, capsys):
     assert end.value.code == 0
     assert set(json.loads(out.read_text())) == {"command", "machine", "points", "versions"}
     assert "5 2 3 4 6" in capsys.readouterr().out
+
+
+def test_what_was_measured_before_a_failure_is_kept(tmp_path, monkeypatch, capsys):
+    fine = {**point(SMALL, STEADY), "wrong": {"torch.nn": "dV: expected 1, got 2"}}
+
+    def measured(work, *_, **__):
+        if work.sizes != SMALL:
+            raise ContestError("numpy: ended at its work")
+        return fine
+
+    monkeypatch.setattr("bptt_verify.cli.bench.measure", measured)
+    monkeypatch.setattr("bptt_verify.cli.bench.QUICK", (SMALL, (9, 2, 3, 4, 6), SMALL))
+    out = tmp_path / "bench.json"
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--quick", "--cell", "rnn", "--json", str(out)])
+    assert end.value.code == 1
+    assert json.loads(out.read_text())["points"] == [fine]
+    said = capsys.readouterr().out
+    assert "numpy: ended at its work" in said
+    assert "torch.nn is wrong and was not timed at rnn 5 2 3 4 6: dV: expected 1, got 2" in said
+    assert "5 2 3 4 6" in said
 
 
 def test_the_command_says_how_times_grow(monkeypatch, capsys):

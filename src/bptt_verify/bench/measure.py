@@ -34,10 +34,11 @@ def measure(
 ) -> dict[str, Any]:
     """One point of the grid: every contestant's seconds in each round, as JSON has it.
 
-    Before anything is timed, the gradients of all are held against the twin.
+    Before anything is timed, the gradients of all are held against the twin. A rival outside of its
+    band is not timed: "wrong" says so.
 
-    Raises `WrongGradientError` for one outside of its band, and `ContestError` for a contestant
-    that cannot do its work.
+    Raises `WrongGradientError` for one of ours, and `ContestError` for a contestant that cannot do
+    its work.
     """
     processes: list[Process] = []
     small = checked(work)
@@ -46,13 +47,14 @@ def measure(
             said(f"preparing {name}")
             processes.append(Process(name, work, small, threads))
         said("comparing gradients with the twin")
-        worst = check(small, {p.name: p.first for p in processes if p.first})
-        seconds: dict[str, list[float]] = {name: [] for name in names}
+        worst, wrong = check(small, {p.name: p.first for p in processes if p.first})
+        timed = [process for process in processes if process.name not in wrong]
+        seconds: dict[str, list[float]] = {process.name: [] for process in timed}
         order = np.random.default_rng(seed)
         for k in range(rounds):
             said(f"round {k + 1} of {rounds}")
-            for at in order.permutation(len(processes)):
-                seconds[processes[at].name].append(processes[at].round())
+            for at in order.permutation(len(timed)):
+                seconds[timed[at].name].append(timed[at].round())
     finally:
         for process in processes:
             process.close()
@@ -67,6 +69,7 @@ def measure(
         "prepare": {p.name: p.prepared for p in processes},
         "memory": {p.name: p.memory for p in processes},
         "band": {"sequences": small.sizes[1], "worst": worst},
+        "wrong": wrong,
         "when": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -140,6 +143,16 @@ def standing(points: Sequence[dict[str, Any]]) -> str:
             faster, slower = sum(low > 1 for low, _ in ends), sum(high < 1 for _, high in ends)
             found.append(f"faster than {side} at {faster} of {len(ends)}, slower at {slower}")
     return "; ".join(found)
+
+
+def disqualified(points: Sequence[dict[str, Any]]) -> list[str]:
+    """Which rivals were not timed because a gradient was wrong, and where: a sentence for each."""
+    return [
+        f"{name} is wrong and was not timed at {point['cell']} "
+        f"{' '.join(map(str, point['sizes'].values()))}: {why}"
+        for point in points
+        for name, why in point["wrong"].items()
+    ]
 
 
 def noise(points: Sequence[dict[str, Any]]) -> str:

@@ -20,6 +20,7 @@ from bptt_verify.bench.contestants import CONTESTANTS
 from bptt_verify.bench.measure import (
     RIVALS,
     best,
+    disqualified,
     means,
     measure,
     noise,
@@ -107,6 +108,7 @@ def bench(
     if growth:
         grid = tuple(dict.fromkeys(sizes for line in GROWTH.values() for sizes in line))
     points: list[dict[str, Any]] = []
+    failed = False
     works = [Work(c, sizes, dtype) for c in cells for sizes in grid]
     with progress() as bar:
         done = count()  # what begins now is not done yet
@@ -123,7 +125,10 @@ def bench(
                 )
             except (WrongGradientError, ContestError) as error:
                 console.print(f"{error}", style="red", markup=False, soft_wrap=True)
-                return 1
+                failed = True
+                break
+    if not points:
+        return 1
     machine = {"cpu": _cpu(), "cores": cores, "threads": threads}
     data = {"command": "bench", "machine": machine, "versions": versions(), "points": points}
     try:
@@ -133,12 +138,12 @@ def bench(
             write_page(report, data)
     finally:
         show(machine, points)
-        if growth:
+        if growth and not failed:
             console.print(_growth(points))
     for package in dict.fromkeys(p for c in CONTESTANTS.values() for p in c.needs):
         if find_spec(package) is None:
             console.print(f"{package} is not installed, so it takes no part", style="yellow")
-    return 0
+    return int(failed or any(point["wrong"] for point in points))
 
 
 def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
@@ -150,6 +155,8 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
             console.print(said)
         for line in means(mine):
             console.print(line)
+    for line in disqualified(points):
+        console.print(line, style="red", markup=False, soft_wrap=True)
     if said := noise(points):
         console.print(said, style="yellow", soft_wrap=True)
     console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")

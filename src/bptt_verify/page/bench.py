@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.bench.contestants import COPIED, LARGE
-from bptt_verify.bench.measure import RIVALS, best, means, noise, ratio, standing
+from bptt_verify.bench.measure import RIVALS, best, disqualified, means, noise, ratio, standing
 from bptt_verify.bench.table import HEADINGS, cells
 
 TEMPLATE = "bench.html"
@@ -30,6 +30,7 @@ def context(data: Mapping[str, Any]) -> dict[str, Any]:
         "machine": f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores",
         "when": points[0]["when"],
         "noise": noise(points),
+        "wrong": disqualified(points),
         "headings": HEADINGS,
         "groups": [
             {
