@@ -103,6 +103,7 @@ def bench(
     names = [n for n, c in CONTESTANTS.items() if all(map(find_spec, c.needs))]
     if quick:
         names = [n for n in names if "unroll" not in n or n == "jax hoisted, unroll 4"]
+        names = [n for n in names if CONTESTANTS[n].side != "drop-in"]
         rounds = min(rounds, 5)
     grid = QUICK if quick else GRID
     if growth:
