@@ -15,7 +15,7 @@ from bptt_verify.pairs import ARTICLE, REGISTRY
 DTYPES = ("float32", "float64")
 NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
 PAIRS = REGISTRY if NIGHTLY else ARTICLE
-OF_THE_ARTICLE, OF_OTHERS = (600_000, 400_000) if NIGHTLY else (6_000, 0)
+OF_THE_ARTICLE, OF_OTHERS = (600_000, 400_000) if NIGHTLY else (3_000, 0)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
