@@ -5,10 +5,10 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax import lax
+from jax import lax, nn
 
 import lstm_layer
-from bptt_verify import Mask, Pair, draw, verify
+from bptt_verify import Index, Mask, Pair, draw, verify
 from bptt_verify.judge import Judge, first_failed
 from bptt_verify.localise import diagnose
 from bptt_verify.pairs import rnn_pair
@@ -211,3 +211,138 @@ def test_a_tap_that_the_twin_does_not_add_just_once_is_not_the_subject_s_fault(f
 
     report = verify(replace(right, twin=twin), cases=5)
     assert "the twin may add the tap" in report.first_failure.diagnosis.likely[-1]
+
+
+def update_gate(mistake=""):
+    """h_t = z ⊙ h_{t-1} + (1 - z) ⊙ n; what is carried back may be spoiled on the way."""
+
+    def forward(i):
+        h, kept = i["h0"], []
+        for x_t in i["x"]:
+            z, n = np.split(x_t @ i["U"].T + h @ i["W"].T, 2, axis=1)
+            z, n = 1 / (1 + np.exp(-z)), np.tanh(n)
+            kept.append((h, z, n))
+            h = z * h + (1 - z) * n
+        return {"h": np.stack([*(before for before, *_ in kept[1:]), h])}, (i, kept)
+
+    def backward(cache, d):
+        i, kept = cache
+        dU, dW, dx = (np.zeros_like(i[name]) for name in ("U", "W", "x"))
+        carried = np.zeros_like(i["h0"])
+        for t in reversed(range(len(kept))):
+            h, z, n = kept[t]
+            dh = d["h"][t] + carried
+            right = dh.copy()
+            if mistake == "for all":
+                dh *= 1 - z
+            dz = dh * h - right * n
+            if mistake == "for the state":
+                dh *= 1 - z
+            da = np.concatenate([dz * z * (1 - z), right * (1 - z) * (1 - n * n)], axis=1)
+            dU, dW, dx[t] = dU + da.T @ i["x"][t], dW + da.T @ h, da @ i["U"]
+            carried = dh * z + da @ i["W"]
+        return {"x": dx, "h0": carried, "U": dU, "W": dW}
+
+    def twin(i):
+        def step(h, x_t):
+            z, n = jnp.split(x_t @ i["U"].T + h @ i["W"].T, 2, axis=1)
+            z, n = nn.sigmoid(z), jnp.tanh(n)
+            h = z * h + (1 - z) * n
+            return h, h
+
+        return {"h": lax.scan(step, i["h0"], i["x"])[1]}
+
+    return Pair(
+        name="update gate",
+        inputs={"x": "T B D", "h0": "B H", "U": "2H D", "W": "2H H"},
+        outputs={"h": "T B H"},
+        forward=forward,
+        backward=backward,
+        twin=twin,
+    )
+
+
+@pytest.mark.parametrize(
+    ("mistake", "said"),
+    [
+        ("for all", "the first term gets what was multiplied in place for the second"),
+        ("for the state", "the second factor of the first term gets what was multiplied in place"),
+    ],
+)
+def test_what_is_multiplied_in_place_and_goes_on_is_named(mistake, said):
+    found = of(Judge(update_gate(mistake), np.dtype(np.float64)))
+    assert any(said in text for text in found), found
+
+
+def test_an_update_gate_is_right_otherwise():
+    assert verify(update_gate(), cases=30).ok
+
+
+def residual(spoiled):
+    """y = x + tanh(x w), where `dy *= 1 - t²` is made in place before x gets dy."""
+
+    def forward(i):
+        t = np.tanh(i["x"] * i["w"])
+        return {"y": i["x"] + t}, (i, t)
+
+    def backward(kept, d):
+        i, t = kept
+        dy = d["y"]
+        dt = dy * (1 - t * t)
+        return {"x": (dt if spoiled else dy) + dt * i["w"], "w": dt * i["x"]}
+
+    return Pair(
+        name="residual",
+        inputs={"x": "B H", "w": "B H"},
+        outputs={"y": "B H"},
+        forward=forward,
+        backward=backward,
+        twin=lambda i: {"y": i["x"] + jnp.tanh(i["x"] * i["w"])},
+    )
+
+
+def test_a_slope_that_is_multiplied_in_place_and_goes_on_is_named():
+    found = of(Judge(residual(spoiled=True), np.dtype(np.float64)))
+    assert "the first term gets what was multiplied in place for the second" in found[0]
+    assert verify(residual(spoiled=False), cases=30).ok
+
+
+def lookup(adds):
+    """Rows of a table by their index, at all steps; `adds(dE, index, d)` is the way back."""
+
+    def forward(i):
+        y = np.tanh(i["E"][i["k"]])
+        return {"y": y}, (i["E"], i["k"], y)
+
+    def backward(kept, d):
+        E, k, y = kept
+        dE = np.zeros_like(E)
+        adds(dE, k, d["y"] * (1 - y * y))
+        return {"E": dE}
+
+    return Pair(
+        name="lookup",
+        inputs={"E": "K D", "k": Index("T B", below="K")},
+        outputs={"y": "T B D"},
+        forward=forward,
+        backward=backward,
+        twin=lambda i: {"y": jnp.tanh(i["E"][i["k"]])},
+    )
+
+
+def at_once(dE, k, d):
+    dE[k] += d
+
+
+def step_by_step(dE, k, d):
+    for k_t, d_t in zip(k, d, strict=True):
+        dE[k_t] += d_t
+
+
+@pytest.mark.parametrize(("adds", "where"), [(at_once, ""), (step_by_step, "on axis 0")])
+def test_rows_that_are_added_to_by_equal_indices_are_named(adds, where):
+    report = verify(lookup(adds), cases=30)
+    likely = report.first_failure.diagnosis.likely
+    said = "of equal indices into E only the last one counts"
+    assert any(said in text and where in text for text in likely), likely
+    assert verify(lookup(np.add.at), cases=30).ok

@@ -37,8 +37,10 @@ from bptt_verify.suspects.terms import (
     of_choice,
     of_function,
     of_gates,
+    of_overwritten,
     of_product,
     of_sum,
+    of_table,
     without_path,
 )
 
@@ -88,6 +90,8 @@ def suspects(oracle: Oracle, case: Case, drawn: Drawn, dtype: np.dtype[Any]) -> 
             of_choice,
             of_gates,
             of_sum,
+            of_overwritten,
+            of_table,
             of_any,
         ):
             several = [

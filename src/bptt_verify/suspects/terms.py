@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from bptt_verify.interpreter import is_float
-from bptt_verify.surgery import Values, as_if, misread_factor, slope, still
+from bptt_verify.surgery import Values, as_if, bind, misread_factor, slope, still
 from bptt_verify.suspects.suspect import Known, Misread, called, name_of, swaps
 
 UNARY = {
@@ -212,6 +213,107 @@ def of_sum(eqn: Any, known: Known) -> Misread:
     yield "the path through the second term is missing:", weighted((first, 0.0))
     yield "the first term has the wrong sign:", weighted((-first, second))
     yield "the second term has the wrong sign:", weighted((first, -second))
+
+
+def of_overwritten(eqn: Any, known: Known) -> Misread:
+    """Of y = a + b: what goes back to one term is made in place, and then goes to the other too.
+
+    As `dh *= 1 - z` makes it for (1 - z) ⊙ n before z ⊙ h_{t-1} gets dh. Where a is a product p q,
+    only p or q may get it, if the other was served before.
+    """
+    signs = SUMS.get(eqn.primitive.name)
+    if signs is None or not all(map(is_float, eqn.invars)):
+        return
+    words = "first", "second"
+    for i in (0, 1):
+        mine, other = (_entrywise(known, atom) for atom in (eqn.invars[i], eqn.invars[1 - i]))
+        if other is None:
+            continue
+        made = f"what was multiplied in place for the {words[1 - i]}:"
+        served = [f"the {words[i]} term"]
+        if mine is not None and mine.primitive.name == "mul":
+            served += [f"the {word} factor of the {words[i]} term" for word in words]
+        for target, whom in enumerate(served):
+            for j in range(len(other.invars)):
+                apply = _overwritten(i, j, target, signs, other)
+                yield f"{whom} gets {made}", apply, partial(_operands_of_both, known, i)
+
+
+def _operands_of_both(known: Known, i: int, eqn: Any) -> tuple[Any, ...]:
+    """Of what makes the other term of a sum, then of what makes term i."""
+    makers = (_entrywise(known, eqn.invars[k]) for k in (1 - i, i))
+    return tuple(var for maker in makers if maker for var in maker.invars)
+
+
+def _entrywise(known: Known, atom: Any) -> Any:
+    """The product of entries, or the function of them, that a value is; None if it is neither."""
+    maker = _maker(known, atom)
+    if maker is None or any(isinstance(a, Literal) or not is_float(a) for a in maker.invars):
+        return None
+    alike = {a.aval.shape for a in (*maker.invars, *maker.outvars)}
+    operands = 2 if maker.primitive.name == "mul" else 1 if maker.primitive.name in UNARY else 0
+    return maker if len(maker.invars) == operands and len(alike) == 1 else None
+
+
+def _overwritten(i: int, j: int, target: int, signs: tuple[int, int], other: Any) -> Any:
+    """Term i, or a factor of it, gets d times what the other term's operand j is multiplied by."""
+
+    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+        mine, others = x[i], x[2 : 2 + len(other.invars)]
+        if len(others) == 2:
+            factor = others[1 - j]
+        else:
+            _, vjp = jax.vjp(lambda at: bind(other, at)[0], others[0])
+            (factor,) = vjp(jnp.ones_like(others[0]))
+        if target:
+            p, q = x[2 + len(other.invars) :]
+            of_p, of_q = p * still(q), still(p) * q
+            read = of_p * still(factor) + of_q if target == 1 else of_p + of_q * still(factor)
+        else:
+            read = mine * still(factor)
+        return [as_if(run(*x[:2])[0], signs[i] * read + signs[1 - i] * x[1 - i])]
+
+    return apply
+
+
+def of_table(eqn: Any, known: Known) -> Misread:
+    """Of rows that are looked up by an index: one that is there twice counts once.
+
+    So adds `dE[i] += d` in NumPy, in all that i names or in each step by itself; `np.add.at` does
+    not.
+    """
+    if eqn.primitive.name != "gather" or not is_float(eqn.invars[0]):
+        return
+    numbers = eqn.params["dimension_numbers"]
+    looked_up = eqn.invars[1].aval.shape[:-1]
+    if numbers.operand_batching_dims or math.prod(looked_up) < 2:
+        return
+    table = name_of(known, eqn.invars[0], "the table")
+    text = f"of equal indices into {table} only the last one counts (d[i] += …, not np.add.at)"
+    yield f"{text}:", _last_one(numbers.offset_dims, ())
+    if len(looked_up) > 1:
+        for axis in range(len(looked_up)):
+            alike = f"of those with the same place on axis {axis} of the indices"
+            yield f"{text}, {alike}:", _last_one(numbers.offset_dims, (axis,))
+
+
+def _last_one(offset: Sequence[int], alike: Sequence[int]) -> Any:
+    """Nothing goes back to a row but from the last index of it, among those alike on these axes."""
+
+    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
+        table, index = x
+        shape = index.shape[:-1]
+        places = jnp.stack(jnp.meshgrid(*map(jnp.arange, shape), indexing="ij"), -1)
+        same = [index.reshape(-1, index.shape[-1])]
+        same += [places[..., axis].reshape(-1, 1) for axis in alike]
+        rows = jnp.concatenate(same, -1)
+        equal = (rows[:, None] == rows[None]).all(-1)
+        again = jnp.triu(equal, 1).any(-1).reshape(shape)  # there is such an index further on
+        counts = jnp.expand_dims(jnp.where(again, 0.0, 1.0), tuple(offset))
+        (y,) = run(table, index)
+        return [as_if(y, y * counts)]
+
+    return apply
 
 
 def of_any(eqn: Any, known: Known) -> Misread:
