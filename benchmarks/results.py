@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verify.bench.measure import means, spread
+from bptt_verify.bench.measure import disqualified, means, spread
 from bptt_verify.bench.table import HEADINGS, Point, cells
 
 
@@ -45,7 +45,7 @@ def table(cell: str, dtype: str, points: list[Point]) -> Iterator[str]:
     yield row(["---:"] * len(HEADINGS))
     yield from (row(cells(point)) for point in points)
     yield ""
-    yield from (f"- {line}" for line in means(points))
+    yield from (f"- {line}" for line in [*means(points), *disqualified(points)])
     spreads = [spread(seconds) for p in points for seconds in p["seconds"].values()]
     yield f"- half the spread of the middle half of the rounds: median {np.median(spreads):.1%}"
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_ref.readout
-from bptt_verify.bench.contestants import CONTESTANTS
+from bptt_verify.bench.contestants import CONTESTANTS, RIVALS
 from bptt_verify.bench.work import BLOCKS, Work
 from bptt_verify.compare import compare
 from bptt_verify.draw import Case, Drawn
@@ -47,9 +47,9 @@ def checked(work: Work) -> Work:
 
 
 def check(work: Work, found: dict[str, dict[str, Any]]) -> tuple[dict[str, float], dict[str, str]]:
-    """For each contestant its largest error, in units of the band; and of those outside, why.
+    """The largest error of each contestant, in units of the band; of those outside, what is wrong.
 
-    Raises `WrongGradientError` when it is one of ours.
+    Raises `WrongGradientError` when that is one of ours.
     """
     pair = _pair(work)
     dtype = np.dtype(work.dtype)
@@ -65,11 +65,12 @@ def check(work: Work, found: dict[str, dict[str, Any]]) -> tuple[dict[str, float
             for quantity, value in arrays.items()
             for row in ["loss" if quantity == "loss" else f"d{quantity}"]
         }
-        worst[name] = max(outcome.error for outcome in outcomes.values())
-        for row, outcome in outcomes.items():
-            if not outcome.ok:
-                wrong.setdefault(name, f"{row}: {outcome.problem}")
-        if name in wrong and (name not in CONTESTANTS or CONTESTANTS[name].side == "ours"):
+        problems = [f"{row}: {each.problem}" for row, each in outcomes.items() if not each.ok]
+        if problems:
+            wrong[name] = problems[0]
+        else:
+            worst[name] = max(outcome.error for outcome in outcomes.values())
+        if name in wrong and CONTESTANTS[name].side not in RIVALS:
             raise WrongGradientError(f"{name}, {work}: {wrong[name]}")
     return worst, wrong
 

@@ -20,6 +20,9 @@ from bptt_verify.bench.work import MODULES, Work
 
 Step = Callable[[], dict[str, Any]]
 
+RIVALS = ("autodiff", "torch.nn")
+"""The sides that ours is held against; what is no rival and makes gradients is ours."""
+
 
 @dataclass(frozen=True)
 class Contestant:

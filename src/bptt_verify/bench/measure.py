@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.bench.check import check, checked
-from bptt_verify.bench.contestants import CONTESTANTS, LARGE
+from bptt_verify.bench.contestants import CONTESTANTS, LARGE, RIVALS
 from bptt_verify.bench.process import Process
 from bptt_verify.bench.work import Work
 
@@ -18,9 +18,6 @@ DRAWS = 2000
 
 NOISY = 0.05
 """A spread of the rounds above this is said."""
-
-RIVALS = ("autodiff", "torch.nn")
-"""The sides that ours is held against."""
 
 
 def measure(
@@ -133,7 +130,7 @@ def means(points: Sequence[dict[str, Any]]) -> Iterator[str]:
 def standing(points: Sequence[dict[str, Any]]) -> str:
     """At how many points ours is faster than the best of each rival, and at how many it is slower.
 
-    One of the two is said of a point whose interval does not have 1 in it. Empty without a rival.
+    Empty without a rival.
     """
     found = []
     for side in RIVALS:
@@ -142,7 +139,8 @@ def standing(points: Sequence[dict[str, Any]]) -> str:
         if ends:
             faster, slower = sum(low > 1 for low, _ in ends), sum(high < 1 for _, high in ends)
             found.append(f"faster than {side} at {faster} of {len(ends)}, slower at {slower}")
-    return "; ".join(found)
+    said = "; ".join(found)
+    return said and f"by hand: {said} (where the interval leaves out 1)"
 
 
 def disqualified(points: Sequence[dict[str, Any]]) -> list[str]:
@@ -151,7 +149,7 @@ def disqualified(points: Sequence[dict[str, Any]]) -> list[str]:
         f"{name} is wrong and was not timed at {point['cell']} "
         f"{' '.join(map(str, point['sizes'].values()))}: {why}"
         for point in points
-        for name, why in point["wrong"].items()
+        for name, why in point.get("wrong", {}).items()  # a run of before has it not
     ]
 
 

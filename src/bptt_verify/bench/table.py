@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from bptt_verify.bench.contestants import RIVALS
 from bptt_verify.bench.measure import best, ratio, share_of_peak
 
 Point = dict[str, Any]
@@ -27,7 +28,7 @@ def cells(point: Point) -> list[str]:
         " ".join(str(n) for n in point["sizes"].values()),
         f"{1e3 * seconds:.3f}",
         f"{point['operations'] / seconds / 1e9:.0f}{of_peak}",
-        *(_against(point, ours, side) for side in ("autodiff", "torch.nn", "products")),
+        *(_against(point, ours, side) for side in (*RIVALS, "products")),
         _memory(point, ours),
     ]
 

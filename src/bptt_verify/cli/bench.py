@@ -16,9 +16,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from bptt_verify.bench.check import WrongGradientError
-from bptt_verify.bench.contestants import CONTESTANTS
+from bptt_verify.bench.contestants import CONTESTANTS, RIVALS
 from bptt_verify.bench.measure import (
-    RIVALS,
     best,
     disqualified,
     means,
@@ -109,7 +108,7 @@ def bench(
     if growth:
         grid = tuple(dict.fromkeys(sizes for line in GROWTH.values() for sizes in line))
     points: list[dict[str, Any]] = []
-    failed = False
+    ended = ""
     works = [Work(c, sizes, dtype) for c in cells for sizes in grid]
     with progress() as bar:
         done = count()  # what begins now is not done yet
@@ -125,13 +124,14 @@ def bench(
                     measure(work, names, rounds=rounds, threads=threads, seed=seed, said=said)
                 )
             except (WrongGradientError, ContestError) as error:
-                console.print(f"{error}", style="red", markup=False, soft_wrap=True)
-                failed = True
+                ended = f"ended early, at {where}: {error}"
                 break
     if not points:
+        console.print(ended, style="red", markup=False, soft_wrap=True)
         return 1
     machine = {"cpu": _cpu(), "cores": cores, "threads": threads}
     data = {"command": "bench", "machine": machine, "versions": versions(), "points": points}
+    data["ended"] = ended
     try:
         if json_file is not None:
             write_json(json_file, data)
@@ -139,12 +139,14 @@ def bench(
             write_page(report, data)
     finally:
         show(machine, points)
-        if growth and not failed:
+        if ended:
+            console.print(ended, style="red", markup=False, soft_wrap=True)
+        elif growth:
             console.print(_growth(points))
     for package in dict.fromkeys(p for c in CONTESTANTS.values() for p in c.needs):
         if find_spec(package) is None:
             console.print(f"{package} is not installed, so it takes no part", style="yellow")
-    return int(failed or any(point["wrong"] for point in points))
+    return int(bool(ended or disqualified(points)))
 
 
 def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verify.bench.contestants import COPIED, LARGE
-from bptt_verify.bench.measure import RIVALS, best, disqualified, means, noise, ratio, standing
+from bptt_verify.bench.contestants import COPIED, LARGE, RIVALS
+from bptt_verify.bench.measure import best, disqualified, means, noise, ratio, standing
 from bptt_verify.bench.table import HEADINGS, cells
 
 TEMPLATE = "bench.html"
@@ -30,7 +30,7 @@ def context(data: Mapping[str, Any]) -> dict[str, Any]:
         "machine": f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores",
         "when": points[0]["when"],
         "noise": noise(points),
-        "wrong": disqualified(points),
+        "wrong": [*disqualified(points), *filter(None, [data.get("ended")])],
         "headings": HEADINGS,
         "groups": [
             {
