@@ -19,6 +19,9 @@ UNARY = {
     *("tanh", "logistic", "exp", "exp2", "expm1", "log", "log1p", "sin", "cos", "sqrt", "rsqrt"),
     *("erf", "square", "integer_pow", "custom_jvp_call", "custom_vjp_call", "sinh", "cosh", "atan"),
 }
+MOST_INDICES = 1024
+"""Into a table: each is compared with each."""
+
 SUMS = {"add": (1, 1), "add_any": (1, 1), "sub": (1, -1)}
 
 
@@ -227,15 +230,15 @@ def of_overwritten(eqn: Any, known: Known) -> Misread:
     words = "first", "second"
     for i in (0, 1):
         mine, other = (_entrywise(known, atom) for atom in (eqn.invars[i], eqn.invars[1 - i]))
-        if other is None:
+        if other is None or isinstance(eqn.invars[i], Literal):
             continue
-        made = f"what was multiplied in place for the {words[1 - i]}:"
+        made = f"what was multiplied in place for the {words[1 - i]} term:"
         served = [f"the {words[i]} term"]
         if mine is not None and mine.primitive.name == "mul":
             served += [f"the {word} factor of the {words[i]} term" for word in words]
         for target, whom in enumerate(served):
             for j in range(len(other.invars)):
-                apply = _overwritten(i, j, target, signs, other)
+                apply = _overwritten(known, i, j, target)
                 yield f"{whom} gets {made}", apply, partial(_operands_of_both, known, i)
 
 
@@ -255,11 +258,16 @@ def _entrywise(known: Known, atom: Any) -> Any:
     return maker if len(maker.invars) == operands and len(alike) == 1 else None
 
 
-def _overwritten(i: int, j: int, target: int, signs: tuple[int, int], other: Any) -> Any:
+def _overwritten(known: Known, i: int, j: int, target: int) -> Any:
     """Term i, or a factor of it, gets d times what the other term's operand j is multiplied by."""
 
-    def apply(_: Any, x: Values, run: Callable[..., Values]) -> Values:
-        mine, others = x[i], x[2 : 2 + len(other.invars)]
+    def apply(eqn: Any, x: Values, run: Callable[..., Values]) -> Values:
+        signs = SUMS[eqn.primitive.name]
+        mine, other = (_entrywise(known, eqn.invars[k]) for k in (i, 1 - i))
+        product = mine is not None and mine.primitive.name == "mul"
+        if other is None or j >= len(other.invars) or (target and not product):
+            return run(*x[:2])  # of all steps, that one has another form
+        others = x[2 : 2 + len(other.invars)]
         if len(others) == 2:
             factor = others[1 - j]
         else:
@@ -270,7 +278,7 @@ def _overwritten(i: int, j: int, target: int, signs: tuple[int, int], other: Any
             of_p, of_q = p * still(q), still(p) * q
             read = of_p * still(factor) + of_q if target == 1 else of_p + of_q * still(factor)
         else:
-            read = mine * still(factor)
+            read = x[i] * still(factor)
         return [as_if(run(*x[:2])[0], signs[i] * read + signs[1 - i] * x[1 - i])]
 
     return apply
@@ -286,15 +294,15 @@ def of_table(eqn: Any, known: Known) -> Misread:
         return
     numbers = eqn.params["dimension_numbers"]
     looked_up = eqn.invars[1].aval.shape[:-1]
-    if numbers.operand_batching_dims or math.prod(looked_up) < 2:
+    if numbers.operand_batching_dims or not 2 <= math.prod(looked_up) <= MOST_INDICES:
         return
     table = name_of(known, eqn.invars[0], "the table")
-    text = f"of equal indices into {table} only the last one counts (d[i] += …, not np.add.at)"
-    yield f"{text}:", _last_one(numbers.offset_dims, ())
+    way = "only the last one counts (d[i] += … where np.add.at is meant):"
+    yield f"of equal indices into {table} {way}", _last_one(numbers.offset_dims, ())
     if len(looked_up) > 1:
         for axis in range(len(looked_up)):
-            alike = f"of those with the same place on axis {axis} of the indices"
-            yield f"{text}, {alike}:", _last_one(numbers.offset_dims, (axis,))
+            some = f"of equal indices into {table} at the same place on axis {axis}"
+            yield f"{some} {way}", _last_one(numbers.offset_dims, (axis,))
 
 
 def _last_one(offset: Sequence[int], alike: Sequence[int]) -> Any:
