@@ -6,9 +6,9 @@ import json
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
-from importlib.util import find_spec
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
 from bptt_verify.localise import Diagnosis, Fault, Heat
@@ -172,6 +172,8 @@ def _diagnosis(data: Mapping[str, Any] | None) -> Diagnosis | None:
 
 def versions() -> dict[str, str]:
     """What the run depends on; of what need not be there, what is."""
-    packages = ["manual-bptt", "numpy", "jax", "jaxlib", "mpmath", "hypothesis"]
-    packages += [name for name in ("numba", "torch") if find_spec(name)]
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+    found = {"python": platform.python_version()}
+    for name in ("manual-bptt", "numpy", "jax", "jaxlib", "mpmath", "hypothesis", "numba", "torch"):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
