@@ -69,13 +69,13 @@ def new(
             temporary.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UsageError(f"cannot write {file}: {error.strerror}") from None
+    following = f"bptt verify {shlex.quote(str(file))}{FEWER.get(start, '')}"
+    if json_file is not None:
+        write_json(json_file, {"command": "new", "file": str(file), "next": following})
     _say(f"{file}: forward, backward and twin of a recurrent cell, to be made your own")
     if find_spec(start) is None:
         _say('it needs PyTorch: pip install "manual-bptt[peers]"')
-    following = f"bptt verify {shlex.quote(str(file))}{FEWER.get(start, '')}"
     _say(f"next: {following}")
-    if json_file is not None:
-        write_json(json_file, {"command": "new", "file": str(file), "next": following})
     return 0
 
 

@@ -49,7 +49,7 @@ def report(
     except ValueError as error:  # no JSON, or no UTF-8
         raise UsageError(f"cannot read {run}: expected JSON ({error})") from error
     write_page(page, data)
-    console.print(f"{page}", soft_wrap=True, markup=False, highlight=False)
     if json_file is not None:
         write_json(json_file, {"command": "report", "run": str(run), "page": str(page)})
+    console.print(f"{page}", soft_wrap=True, markup=False, highlight=False)
     return 0

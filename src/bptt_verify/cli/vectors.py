@@ -60,6 +60,8 @@ def write(
         Write what the set consists of there too, as JSON.
     """
     check_writable(json_file)
+    if json_file is not None and json_file.resolve() == folder.resolve():
+        raise UsageError(f"--json: expected a file of its own, got the folder {folder}")
     for option, value in (("--seed", seed), ("--random", random)):
         if value < 0:
             raise UsageError(f"{option}: expected at least 0, got {value}")
@@ -82,14 +84,14 @@ def write(
             raise UsageError(f"cannot write {folder}: {error.strerror}") from None
         except ValueError as error:
             raise UsageError(str(error)) from error
+    if json_file is not None:
+        write_json(json_file, {"command": "vectors write", "set": str(folder), **index.plain()})
     for entry in index.entries:
         line = f"{folder / entry.file}: {len(entry.cases)} cases"
         console.print(line, soft_wrap=True, markup=False, highlight=False)
         for case, why in entry.left_out.items():
             line = f"  left out  {case}: {why}"
             console.print(line, style="yellow", soft_wrap=True, markup=False, highlight=False)
-    if json_file is not None:
-        write_json(json_file, {"command": "vectors write", "set": str(folder), **index.plain()})
     return 0
 
 

@@ -24,7 +24,7 @@ KINDS = {
     "bench": "bptt_verify.page.bench",
     "gradients": "bptt_verify.page.gradients",
 }
-"""For each command that writes JSON, the module that makes a `context` of it."""
+"""For each command whose JSON has a page, the module that makes a `context` of it."""
 
 
 MALFORMED = (

@@ -99,10 +99,8 @@ class Index:
     def plain(self) -> dict[str, Any]:
         """As JSON has it."""
         files = [{"file": entry.file, **asdict(entry)} for entry in self.entries]
-        return {
-            **{"format": FORMAT, "seed": self.seed},
-            **{"files": files, "versions": dict(self.versions)},
-        }
+        found = {"format": FORMAT, "seed": self.seed, "files": files}
+        return {**found, "versions": dict(self.versions)}
 
 
 def packed(arrays: Mapping[str, Array]) -> bytes:
