@@ -289,9 +289,9 @@ class Judge:
         if not self.pair.taps or answer.undecided or answer.out_of_range:
             return {}
         ran = self.run(self.pair, case, drawn, self.dtype)
-        right = local.expected(self.oracle, case, drawn, ran.arrays, self.dtype)
-        found = [compare(ran.arrays[name], each, self.dtype) for name, each in right.items()]
-        worst = max(found, key=lambda c: c.error, default=None)
+        found = local.check(self.oracle, case, drawn, ran.arrays, self.dtype)
+        compared = (alone.comparison for alone in found.values())
+        worst = max(compared, key=lambda c: c.error, default=None)
         return {STEPS: worst._replace(sharp=True)} if worst else {}
 
     def twin_by_xla(self, case: Case) -> Rows:

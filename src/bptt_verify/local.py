@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +19,7 @@ from jax import lax
 from jax.extend.core import ClosedJaxpr, Literal, Var
 from numpy.typing import NDArray
 
-from bptt_verify.compare import compare
+from bptt_verify.compare import Comparison, compare
 from bptt_verify.draw import Case, Drawn
 from bptt_verify.oracle import Expected, Oracle
 from bptt_verify.shapes import Shape
@@ -30,10 +30,17 @@ class NotLocalError(Exception):
     """The twin uses a tap in a way that cannot be cut, so there is no check step by step."""
 
 
-def expected(
+class Alone(NamedTuple):
+    """A tap or gradient, given the subject's own δ and states: as it should be, and as it is."""
+
+    expected: Expected
+    comparison: Comparison
+
+
+def check(
     oracle: Oracle, case: Case, drawn: Drawn, arrays: Mapping[str, Any], dtype: np.dtype[Any]
-) -> dict[str, Expected]:
-    """Every tap and gradient as it should be, given all the taps and states the subject returned.
+) -> dict[str, Alone]:
+    """Every tap and gradient the subject returned, given all the taps and states it returned.
 
     Empty where the pair has no taps, the twin does not merely add them or adds one in several
     places, or the subject's values are not finite numbers of the right shape.
@@ -68,8 +75,12 @@ def expected(
     if answer.undecided or answer.out_of_range:
         return {}
     gradients = [f"d{name}" for name in pair.differentiable]
-    found = {name: answer.quantities[name] for name in [*used, *gradients]}
-    wrong = not all(compare(arrays[k], right, dtype).ok for k, right in found.items())
+    found = {
+        name: Alone(right, compare(arrays[name], right, dtype))
+        for name in [*used, *gradients]
+        for right in [answer.quantities[name]]
+    }
+    wrong = not all(alone.comparison.ok for alone in found.values())
     inputs = oracle.inputs(case, drawn)
     return {} if wrong and _added_twice(partial(cut_up, _count), inputs, used) else found
 

@@ -94,7 +94,7 @@ def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
         wrong = _wrong(oracle, ran.arrays, answer, dtype)
         if failed.row not in wrong or isinstance(ran.arrays[failed.row], Wrong):
             continue
-        alone = local.expected(oracle, case, drawn, ran.arrays, dtype)
+        alone = local.check(oracle, case, drawn, ran.arrays, dtype)
         faults = tuple(
             _fault(
                 oracle,
@@ -137,12 +137,12 @@ def _fault(
     name: str,
     array: Any,
     expected: Expected,
-    alone: Expected | None,
+    alone: local.Alone | None,
     dtype: np.dtype[Any],
 ) -> Fault:
-    by_itself = None if alone is None else not compare(array, alone, dtype).ok
+    by_itself = None if alone is None else not alone.comparison.ok
     if alone is not None and by_itself:  # where it is made, not where it has come to
-        expected = alone
+        expected = alone.expected
     if not isinstance(array, np.ndarray) or array.shape != expected.value.shape:
         return Fault(name, "", "", by_itself)
     off = errors(array, expected, dtype) > 1
