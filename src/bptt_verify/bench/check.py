@@ -66,12 +66,12 @@ def check(work: Work, found: dict[str, dict[str, Any]]) -> tuple[dict[str, float
             for row in ["loss" if quantity == "loss" else f"d{quantity}"]
         }
         problems = [f"{row}: {each.problem}" for row, each in outcomes.items() if not each.ok]
-        if problems:
+        if not problems:
+            worst[name] = max(outcome.error for outcome in outcomes.values())
+        elif CONTESTANTS[name].side in RIVALS:
             wrong[name] = problems[0]
         else:
-            worst[name] = max(outcome.error for outcome in outcomes.values())
-        if name in wrong and CONTESTANTS[name].side not in RIVALS:
-            raise WrongGradientError(f"{name}, {work}: {wrong[name]}")
+            raise WrongGradientError(f"{name}, {work}: {problems[0]}")
     return worst, wrong
 
 

@@ -76,6 +76,11 @@ def pieces(names: Sequence[str], rounds: int) -> int:
     return len(names) + 1 + rounds
 
 
+def sizes(point: dict[str, Any]) -> str:
+    """T B D H C in one word for each."""
+    return " ".join(map(str, point["sizes"].values()))
+
+
 def best(point: dict[str, Any], side: str) -> str | None:
     """The contestant of that side with the lowest median; None for none."""
     names = [n for n in point["seconds"] if CONTESTANTS[n].side == side]
@@ -146,8 +151,7 @@ def standing(points: Sequence[dict[str, Any]]) -> str:
 def disqualified(points: Sequence[dict[str, Any]]) -> list[str]:
     """Which rivals were not timed because a gradient was wrong, and where: a sentence for each."""
     return [
-        f"{name} is wrong and was not timed at {point['cell']} "
-        f"{' '.join(map(str, point['sizes'].values()))}: {why}"
+        f"{name} is wrong and was not timed at {point['cell']} {sizes(point)}: {why}"
         for point in points
         for name, why in point.get("wrong", {}).items()  # a run of before has it not
     ]

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.bench.contestants import RIVALS
-from bptt_verify.bench.measure import best, ratio, share_of_peak
+from bptt_verify.bench.measure import best, ratio, share_of_peak, sizes
 
 Point = dict[str, Any]
 
@@ -25,7 +25,7 @@ def cells(point: Point) -> list[str]:
     share = share_of_peak(point, ours)
     of_peak = "" if share is None else f", {share:.0%}"
     return [
-        " ".join(str(n) for n in point["sizes"].values()),
+        sizes(point),
         f"{1e3 * seconds:.3f}",
         f"{point['operations'] / seconds / 1e9:.0f}{of_peak}",
         *(_against(point, ours, side) for side in (*RIVALS, "products")),

@@ -130,8 +130,10 @@ def bench(
         console.print(ended, style="red", markup=False, soft_wrap=True)
         return 1
     machine = {"cpu": _cpu(), "cores": cores, "threads": threads}
-    data = {"command": "bench", "machine": machine, "versions": versions(), "points": points}
-    data["ended"] = ended
+    data = {
+        **{"command": "bench", "machine": machine, "versions": versions()},
+        **{"points": points, "ended": ended},
+    }
     try:
         if json_file is not None:
             write_json(json_file, data)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.bench.contestants import COPIED, LARGE, RIVALS
-from bptt_verify.bench.measure import best, disqualified, means, noise, ratio, standing
+from bptt_verify.bench.measure import best, disqualified, means, noise, ratio, sizes, standing
 from bptt_verify.bench.table import HEADINGS, cells
 
 TEMPLATE = "bench.html"
@@ -47,10 +47,6 @@ def context(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _sizes(point: Mapping[str, Any]) -> str:
-    return " ".join(map(str, point["sizes"].values()))
-
-
 def _ratios(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """How many times as long the rivals take, on a logarithmic axis, with intervals."""
     found = []
@@ -60,17 +56,17 @@ def _ratios(points: Sequence[dict[str, Any]]) -> dict[str, Any]:
         for side in RIVALS:
             theirs = best(point, side)
             if theirs is not None:
-                found.append((_sizes(point), side, *ratio(point, ours, theirs)))
+                found.append((sizes(point), side, *ratio(point, ours, theirs)))
     low = min([1.0, *(f[3] for f in found)])
     high = max([1.0, *(f[4] for f in found)])
     x = _Axis(low / 1.1, high * 1.1, 160.0, RIGHT)
     rows = [
         {
-            **{"y": 14 + 18 * k, "label": f"{sizes}", "side": side, "kind": RIVALS.index(side)},
+            **{"y": 14 + 18 * k, "label": label, "side": side, "kind": RIVALS.index(side)},
             **{"middle": x(middle), "low": x(lowest), "high": x(highest)},
             "says": f"{side}: {middle:.2f} times as long ({lowest:.2f} to {highest:.2f})",
         }
-        for k, (sizes, side, middle, lowest, highest) in enumerate(found)
+        for k, (label, side, middle, lowest, highest) in enumerate(found)
     ]
     ticks = [t for t in (0.25, 0.5, 1, 2, 4, 8, 16, 32, 64) if low / 1.1 <= t <= high * 1.1]
     return {
@@ -95,7 +91,7 @@ def _memory(points: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
             most = max(*levels.values(), 1e-9)
             rows.append(
                 {
-                    "sizes": _sizes(point),
+                    "sizes": sizes(point),
                     "levels": [
                         {"side": side, "mib": f"{mib:.1f}", "part": max(mib, 0) / most}
                         for side, mib in levels.items()
@@ -113,7 +109,7 @@ def _roof(points: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     speeds = _medians(points, "peak", 2 * LARGE**3)
     flows = _medians(points, "bandwidth", COPIED)
     found = [
-        (point["operations"] / point["bytes"], speed, side, _sizes(point))
+        (point["operations"] / point["bytes"], speed, side, sizes(point))
         for point in points
         for side in ("ours", *RIVALS)
         if (name := best(point, side)) is not None
@@ -137,9 +133,9 @@ def _roof(points: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
         "dots": [
             {
                 **{"x": x(intensity), "y": y(speed), "kind": ("ours", *RIVALS).index(side)},
-                "says": f"{sizes}, {side}: {speed:.0f} GFLOP/s",
+                "says": f"{label}, {side}: {speed:.0f} GFLOP/s",
             }
-            for intensity, speed, side, sizes in found
+            for intensity, speed, side, label in found
         ],
         "xticks": [{"at": x(t), "says": f"{t:g}"} for t in x.ticks()],
         "yticks": [{"at": y(t), "says": f"{t:g}"} for t in y.ticks()],
