@@ -176,7 +176,7 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("seconds", [2, 8])
+@pytest.mark.parametrize("seconds", [0.3, 0.6, 2, 8])
 @pytest.mark.parametrize(
     "words",
     [["verify"], ["verify", "rnn", "--cases", "9000", "--workers", "2"], ["bench"]],
@@ -194,9 +194,14 @@ def test_ctrl_c_ends_the_workers_too_and_says_so_in_a_line(words, seconds, tmp_p
         start_new_session=True,  # a terminal sends Ctrl-C to all processes of one
     )
     signal.signal(signal.SIGINT, before)
-    time.sleep(seconds)  # workers start, or are at work
-    os.killpg(running.pid, signal.SIGINT)
-    out, said = running.communicate(timeout=60)
+    try:
+        time.sleep(seconds)  # it is being loaded, workers start, or they are at work
+        os.killpg(running.pid, signal.SIGINT)
+        out, said = running.communicate(timeout=60)
+    except subprocess.TimeoutExpired:
+        os.killpg(running.pid, signal.SIGKILL)
+        running.communicate()
+        raise
     assert (running.returncode, out, said) == (130, "", "bptt: interrupted\n")
     patience = time.monotonic() + 20
     while working(running.pid) and time.monotonic() < patience:

@@ -1,5 +1,5 @@
 """`python -m bptt_verify` is `bptt`."""
 
-from bptt_verify.cli import main
+from bptt_command import main
 
 main()

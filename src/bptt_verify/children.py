@@ -8,6 +8,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 
 GRACE = 2.0
 """Seconds in which a pool whose workers were killed has to clean up."""
@@ -15,15 +16,20 @@ GRACE = 2.0
 
 @contextmanager
 def deaf() -> Iterator[None]:
-    """Processes that are started in here do not hear Ctrl-C: their parent ends them."""
-    if threading.current_thread() is not threading.main_thread():
+    """Processes that are started in here do not hear Ctrl-C: their parent ends them.
+
+    It hears what comes meanwhile afterwards.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # which a new process takes over
+    # what starts with the first process would let Ctrl-C through again
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they take over
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextmanager

@@ -1,10 +1,14 @@
 """A run divided among processes: nothing is lost, whatever becomes of a share."""
 
+import signal
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import pytest
 
 from bptt_verify import cli, verify
+from bptt_verify.children import deaf
 from bptt_verify.pairs import REGISTRY
 from bptt_verify.workers import merged, verify_in_processes, verify_side_by_side
 from dense import PAIR, backward
@@ -101,3 +105,19 @@ def test_pairs_side_by_side_give_the_reports_they_give_alone():
     assert done == [2, 4]
     alone = [verify(pair, 5, 3, kind) for pair in pairs for kind in ("float32", "float64")]
     assert [replace(r, seconds=0) for r in found] == [replace(r, seconds=0) for r in alone]
+
+
+def test_ctrl_c_as_workers_start_is_heard_by_this_process_alone():
+    theirs = []
+
+    def start(team):
+        with deaf():
+            theirs.append(team.submit(signal.raise_signal, signal.SIGINT))
+            signal.raise_signal(signal.SIGINT)
+            theirs.append(None)
+
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as team:
+        with pytest.raises(KeyboardInterrupt):
+            start(team)
+        assert len(theirs) == 2
+        theirs[0].result()

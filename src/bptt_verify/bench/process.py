@@ -56,8 +56,12 @@ class Process:
         with deaf():
             self._process.start()
         there.close()
-        self.first, self.prepared, self.memory = self._answer()
-        self._stop()
+        try:
+            self.first, self.prepared, self.memory = self._answer()
+            self._stop()
+        except BaseException:  # Ctrl-C above all
+            self.close()
+            raise
 
     def round(self) -> float:
         """The seconds of a step, over as many steps as a round has."""

@@ -11,12 +11,12 @@ from typing import NoReturn
 
 from cyclopts import App, CycloptsError
 
+from bptt_command import INTERRUPTED, SAID, loading
 from bptt_verify.cli.console import OutputError, UsageError, errors, speak_plainly
 from bptt_verify.cli.console import console as output
 
 DEFECT = 70
 UNHEARD = 74
-INTERRUPTED = 130
 USAGE = 2
 
 app = App(
@@ -58,7 +58,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     speak_plainly()
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _know_what_is_listed(words)
+        with loading():
+            _load(words)
         status = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except (CycloptsError, UsageError) as error:
         errors.print(f"bptt: {error}", style="red", markup=False, soft_wrap=True)
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         errors.print_exception()
         status = DEFECT
     except KeyboardInterrupt:
-        errors.print("bptt: interrupted", style="red")
+        errors.print(SAID, style="red")
         status = INTERRUPTED
     if any(not thread.daemon for thread in set(threading.enumerate()) - threads):
         # a subject left them running, and they may never end
@@ -80,9 +81,9 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     sys.exit(status)
 
 
-def _know_what_is_listed(words: Sequence[str]) -> None:
-    """Load the commands of which the help is asked for: a list says what each of them does."""
-    asked = vectors if words[:1] == ["vectors"] else app
-    if all(word in app.help_flags for word in words[asked is vectors :]):
-        for name in asked:
-            _ = asked[name]
+def _load(words: Sequence[str]) -> None:
+    """Load the command that is asked for, or those that are listed: a list says what each does."""
+    asked, rest = (vectors, words[1:]) if words[:1] == ["vectors"] else (app, words)
+    listed = all(word in app.help_flags for word in rest)
+    for name in asked if listed else [name for name in asked if name in rest[:1]]:
+        _ = asked[name]

@@ -1,0 +1,45 @@
+"""What the command `bptt` starts with: Ctrl-C is heard while everything else is being loaded.
+
+It stands outside of `bptt_verify`, whose import brings JAX and takes a second, and imports next to
+nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+INTERRUPTED = 130
+SAID = "bptt: interrupted"
+
+
+def main() -> NoReturn:
+    """Load the command line and run it: `bptt_verify.cli.main`."""
+    with loading():
+        from bptt_verify.cli import main
+    main()
+
+
+@contextmanager
+def loading() -> Iterator[None]:
+    """Ctrl-C ends the process at once in here, where there is nothing yet to be left whole.
+
+    An exception would not do: what is written in C may lose it as it is being loaded, or raise
+    another one for it. Who hears Ctrl-C otherwise than Python does by itself is left alone.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _leave(*_: Any) -> NoReturn:
+    os.write(2, f"{SAID}\n".encode())
+    os._exit(INTERRUPTED)
