@@ -36,13 +36,13 @@ app.command("bptt_verify.cli.train:train", name="train")
 app.command("bptt_verify.cli.gradients:gradients", name="gradients")
 app.command("bptt_verify.cli.report:report", name="report")
 
-vectors = App(
+_vectors = App(
     name="vectors",
     help="Golden vectors, for a port of a cell to another language: written, and its work judged.",
 )
-vectors.command("bptt_verify.cli.vectors:write", name="write")
-vectors.command("bptt_verify.cli.vectors:check", name="check")
-app.command(vectors)
+_vectors.command("bptt_verify.cli.vectors:write", name="write")
+_vectors.command("bptt_verify.cli.vectors:check", name="check")
+app.command(_vectors)
 app.register_install_completion_command(
     help="Let the tab key complete commands and options in your shell.\n\n"
     "Example: `bptt --install-completion --shell bash`"
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 def _load(words: Sequence[str]) -> None:
     """Load the command that is asked for, or those that are listed: a list says what each does."""
-    asked, rest = (vectors, words[1:]) if words[:1] == ["vectors"] else (app, words)
+    asked, rest = (_vectors, words[1:]) if words[:1] == ["vectors"] else (app, words)
     listed = all(word in app.help_flags for word in rest)
     for name in asked if listed else [name for name in asked if name in rest[:1]]:
         _ = asked[name]
