@@ -20,6 +20,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 from typing import Any, NoReturn, Self
 
 import jax
@@ -60,6 +61,7 @@ class Guard:
         self.changed: list[str] = []
         """Process-wide state that the last call left changed."""
         self._armed = False
+        self._in_case = False
         self._interrupted = False
         self._watch = watch
         self._exit = os._exit
@@ -79,9 +81,13 @@ class Guard:
         self._tells = self._watch and not faulthandler.is_enabled()
         if self._tells:  # where a crash happened, which ends this process
             faulthandler.enable(file=self._silence.stderr)
+        self._ours = self._handlers() if self._main else {}
+        self._theirs = {s: signal.signal(s, handler) for s, handler in self._ours.items()}
         return self
 
     def __exit__(self, *_: object) -> None:
+        for number, handler in self._theirs.items():
+            signal.signal(number, handler)
         if self._tells:
             faulthandler.disable()
         if self._watch:
@@ -95,19 +101,19 @@ class Guard:
         if not self._main:
             yield
             return
-        handlers = self._handlers()
-        before = {s: signal.signal(s, handler) for s, handler in handlers.items()}
-        self._interrupted = False
+        self._interrupted, self._in_case = False, True
         try:
             with self._silence(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # also where the user makes them errors
                 yield
         finally:
-            left = {s: signal.signal(s, handler) for s, handler in before.items()}
-            if left != handlers:
+            self._in_case = False
+            if any(signal.getsignal(s) != handler for s, handler in self._ours.items()):
                 self.changed.append("signal handlers")
-            if self._interrupted:  # now it is the turn of whatever handled it before
-                signal.raise_signal(signal.SIGINT)
+                for number, handler in self._ours.items():
+                    signal.signal(number, handler)
+            if self._interrupted:
+                self._hand_on(signal.SIGINT, None)
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -164,15 +170,29 @@ class Guard:
             raise SystemExit(f"os._exit({status})")
         self._exit(status)
 
-    def _time_up(self, *_: object) -> None:
+    def _time_up(self, number: int, frame: FrameType | None) -> None:
         if self._armed:
             self.over = self.over or self.phase
             raise OverTimeError
+        if not self._in_case:
+            self._hand_on(number, frame)
 
-    def _interrupt(self, *_: object) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if not self._in_case:
+            self._hand_on(number, frame)
+            return
         self._interrupted = True
         if self._armed:
             raise Interrupted
+
+    def _hand_on(self, number: int, frame: FrameType | None) -> None:
+        """A signal that is not about the subject is for whatever handled it before."""
+        handler = self._theirs[signal.Signals(number)]
+        if callable(handler):
+            handler(number, frame)
+        elif handler == signal.SIG_DFL:  # which ends the process
+            signal.signal(number, handler)
+            signal.raise_signal(number)
 
 
 # --- state

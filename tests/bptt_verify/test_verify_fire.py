@@ -801,6 +801,32 @@ def test_a_limit_that_passes_as_the_call_ends_raises_no_more(monkeypatch):
     assert guarded.over == ""
 
 
+def test_between_two_cases_signals_are_for_whoever_handled_them_before():
+    heard = []
+    before = signal.signal(signal.SIGALRM, lambda *_: heard.append("alarm"))
+    try:
+        with guard.Guard() as guarded:
+            with guarded.case(), guarded.call():
+                pass
+            signal.raise_signal(signal.SIGALRM)
+            assert heard == ["alarm"]
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGINT])
+def test_a_signal_that_ended_the_process_before_still_does(number):
+    script = (
+        "import signal; from bptt_verify.guard import Guard\n"
+        f"signal.signal({number:d}, signal.SIG_DFL)\n"
+        f"with Guard(): signal.raise_signal({number:d})"
+    )
+    ended = subprocess.run([sys.executable, "-c", script], check=False, capture_output=True)
+    assert ended.returncode == -number
+
+
 def test_what_an_isolated_subject_sets_up_on_its_first_call_silences_nothing():
     done = []  # in every process by itself
 
