@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bptt_verify.oracle import Expected
-from bptt_verify.padding import place
+from bptt_verify.padding import inside, place
 from bptt_verify.shapes import Shape
 from bptt_verify.tolerance import multiplier
 from bptt_verify.tolerance import sharp as sharpness
@@ -45,8 +45,11 @@ class Comparison(NamedTuple):
 def worse(old: Comparison, new: Comparison) -> Comparison:
     """The worse of two of the same row; sharp if either is, exact if both are."""
     worst = new if new.error > old.error else old
-    sharp, exact = old.sharp or new.sharp, old.exact and new.exact
-    return worst._replace(sharp=sharp, exact=exact, doubt=old.doubt or new.doubt)
+    both = old.sharp or new.sharp, old.exact and new.exact, old.doubt or new.doubt
+    if both == (worst.sharp, worst.exact, worst.doubt):
+        return worst  # as nearly always: a new one would take several times as long
+    sharp, exact, doubt = both
+    return worst._replace(sharp=sharp, exact=exact, doubt=doubt)
 
 
 class Wrong(NamedTuple):
@@ -106,14 +109,13 @@ def compare_padded(
         return [None] * len(got)
     value, sigma = (a[arrays] for a in expected) if len(arrays) < len(got) else expected
     theirs = value.copy()  # beyond a case's own sizes there is nothing to compare
-    inside = np.zeros(value.shape, np.bool_)
     own = [sizes[k] for k in arrays]
     place(theirs, [np.asarray(got[k]) for k in arrays], shape, own, ceiling)
-    place(inside, [np.ones(shape.sized(size), np.bool_) for size in own], shape, own, ceiling)
-    error = np.where(inside, errors(theirs, Expected(value, sigma), dtype), 0)
+    there = inside(shape, own, ceiling)
+    error = np.where(there, errors(theirs, Expected(value, sigma), dtype), 0)
     worst = error.reshape(len(own), -1).max(axis=1, initial=0)
-    sharp = inside & _sharp(value, multiplier(dtype) * sigma, dtype)
-    moved = inside & (sigma != 0)
+    sharp = there & _sharp(value, multiplier(dtype) * sigma, dtype)
+    moved = there & (sigma != 0)
     found: list[Comparison | None] = [None] * len(got)
     for k, e, is_sharp, is_moved in zip(
         arrays,

@@ -222,12 +222,13 @@ def realise(pair: Pair, case: Case, dtype: np.dtype[Any]) -> Drawn:
     floats = {**pair.floats, **{f"d{name}": text for name, text in outputs.items()}}
     shapes = {name: parsed(text) for name, text in floats.items()}
     sizes = {name: shape.sized(case.sizes) for name, shape in shapes.items()}
-    counts = [math.prod(size) for size in sizes.values()]
+    counts = {name: math.prod(size) for name, size in sizes.items()}
     # one draw for all: how one is filled then leaves the others as they are
-    normal = np.split(rng.standard_normal(sum(counts)), np.cumsum(counts))[:-1]
+    normal, end = rng.standard_normal(sum(counts.values())), 0
     filled: dict[str, Array] = {}
-    for (name, size), values in zip(sizes.items(), normal, strict=True):
-        values = fill(case.fills[name], values.reshape(size), shapes[name].is_recurrent)
+    for name, shape in shapes.items():
+        start, end = end, end + counts[name]
+        values = fill(case.fills[name], normal[start:end].reshape(sizes[name]), shape.is_recurrent)
         filled[name] = np.asarray(values, dtype)  # NumPy makes a scalar of a product without axes
     inputs: dict[str, Array] = {}
     for name, spec in pair.inputs.items():

@@ -47,11 +47,29 @@ def place(
     """Write the arrays, each of its own sizes, into one of the ceiling's."""
     if shape.plain:
         for k, (a, size) in enumerate(zip(arrays, sizes, strict=True)):
-            out[k, ...][_corner(shape, size)] = a
+            out[_corner(shape, size, k)] = a
         return
     blocks = out.reshape(len(out), *_block_shape(shape, ceiling))  # "4H" is two axes, 4 and H
     for k, (a, size) in enumerate(zip(arrays, sizes, strict=True)):
-        blocks[k, ...][_corner(shape, size)] = a.reshape(_block_shape(shape, size))
+        blocks[_corner(shape, size, k)] = a.reshape(_block_shape(shape, size))
+
+
+def inside(
+    shape: Shape, sizes: Sequence[Mapping[str, int]], ceiling: Mapping[str, int]
+) -> NDArray[np.bool_]:
+    """Which entries of arrays of the ceiling's sizes are those of each case's own."""
+    blocks = (len(sizes), *_block_shape(shape, ceiling))
+    found = np.ones(blocks, np.bool_)
+    axis = 0
+    for times, letter in shape.axes:
+        axis += 2 if times > 1 and letter else 1
+        if letter:
+            own = np.array([size[letter] for size in sizes])
+            below = np.arange(ceiling[letter]) < own[:, None]
+            along = [len(sizes), *(1,) * (found.ndim - 1)]
+            along[axis] = ceiling[letter]
+            found &= below.reshape(along)
+    return found.reshape(len(sizes), *shape.sized(ceiling))
 
 
 def cropped(array: Array, shape: Shape, sizes: Mapping[str, int]) -> Array:
@@ -75,7 +93,9 @@ def _block_shape(shape: Shape, sizes: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _corner(shape: Shape, sizes: Mapping[str, int]) -> tuple[slice, ...]:
+def _corner(shape: Shape, sizes: Mapping[str, int], *before: int) -> tuple[int | slice, ...]:
     if shape.plain:
-        return tuple([slice(sizes[letter]) if letter else ALL for _, letter in shape.axes])
-    return tuple(slice(n) for n in _block_shape(shape, sizes))
+        own = [slice(sizes[letter]) if letter else ALL for _, letter in shape.axes]
+    else:
+        own = [slice(n) for n in _block_shape(shape, sizes)]
+    return (*before, *own)

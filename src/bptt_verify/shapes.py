@@ -46,7 +46,7 @@ class Shape:
 
     def sized(self, sizes: Mapping[str, int]) -> tuple[int, ...]:
         """The numbers, once each letter has one."""
-        return tuple(times * (sizes[letter] if letter else 1) for times, letter in self.axes)
+        return tuple([times * sizes[letter] if letter else times for times, letter in self.axes])
 
 
 def letters(shapes: Iterable[Shape]) -> list[str]:

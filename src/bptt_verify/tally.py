@@ -26,6 +26,7 @@ class Tally:
         self.judged = 0
         self.redrawn = 0
         self.largest: Case | None = None
+        self._most = 0
         self.failed: Failed | None = None
         self.failed_at: int | None = None
         self._worst: dict[str, Comparison] = {}
@@ -51,7 +52,8 @@ class Tally:
             self.judged += 1
             worst = max((c.error for k, c in found.items() if k in self._quantities), default=0.0)
             self._spread[bin_of(worst)] += 1
-            self.largest = max(self.largest or case, case, key=lambda c: prod(c.sizes.values()))
+            if (size := prod(case.sizes.values())) > self._most:
+                self.largest, self._most = case, size
             self.record(case, found)
         if self.progress:
             self.progress(self.seen)
