@@ -33,6 +33,8 @@ ALONE = " alone)"
 
 TAP = "all gradients are right: the twin may add the tap in another place, or not just once"
 
+TAPS = "a pair with taps, δ of each step, is told which step is wrong by itself: docs/verify.md"
+
 NAMED = 3
 """As many likely terms are named, if so many explain the residual equally."""
 
@@ -55,13 +57,15 @@ class Fault:
 
 @dataclass(frozen=True)
 class Heat:
-    """How far a quantity is off, over steps and units: the worst of all sequences."""
+    """How far a quantity is off, over steps and units."""
 
     quantity: str
     steps: bool
     """Whether rows are steps; else rows and columns are those of a weight, or a single row."""
     errors: tuple[tuple[float, ...], ...]
     """In units of the tolerance."""
+    folded: bool = False
+    """Whether each is the worst of several: of all sequences."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,8 @@ class Diagnosis:
     """How many likely mistakes were tried."""
     heat: Heat | None = None
     """Of the first quantity that is wrong by itself, one with steps if there is such."""
+    advice: str = ""
+    """What would tell more, where nothing explains the mistake."""
 
 
 def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
@@ -112,9 +118,10 @@ def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
             likely = _patterns(oracle, case, faults, ran.arrays, answer, dtype) or likely
         if {fault.name for fault in faults} <= set(oracle.pair.taps):
             likely = (*likely, TAP)
-        return Diagnosis(
-            str(case), faults, likely, tried, _heat(oracle, faults, ran.arrays, answer, dtype)
-        )
+        heat = _heat(oracle, faults, ran.arrays, answer, dtype)
+        without_steps = oracle.pair.time in oracle.pair.letters() and not oracle.pair.taps
+        advice = TAPS if without_steps and not likely else ""
+        return Diagnosis(str(case), faults, likely, tried, heat, advice)
     return None
 
 
@@ -187,10 +194,11 @@ def _heat(
         else:
             kept = units[-2:] or [len(axes) - 1]
         off = np.moveaxis(off, kept, range(len(kept)))
+        folded = off.ndim > len(kept)
         off = off.max(axis=tuple(range(len(kept), off.ndim)))
         if off.ndim == 1:  # steps stand below each other
             off = off[:, None] if timed(fault) else off[None]
-        return Heat(fault.name, timed(fault), tuple(map(tuple, off.tolist())))
+        return Heat(fault.name, timed(fault), tuple(map(tuple, off.tolist())), folded)
     return None
 
 

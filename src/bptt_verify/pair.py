@@ -184,6 +184,10 @@ class Pair:
         free = set(letters(map(Shape, out))) - set(self.letters())
         if free:
             raise error(f"letter {', '.join(sorted(free))}: no input has it, so it has no size")
+        for name, spec in self.inputs.items():
+            if isinstance(spec, Index) and set(Shape(spec.below).letters) - set(self.letters()):
+                wanted = f"one of {', '.join(self.letters())}"
+                raise error(f"inputs[{name!r}]: below: expected {wanted}, got {spec.below!r}")
 
     def _check_shapes(self, error: Callable[[str], ValueError]) -> None:
         """Raise where a shape is none, before anything reads it."""
@@ -237,6 +241,4 @@ class Pair:
     def letters(self) -> list[str]:
         """The letters that need a size: those of the inputs."""
         specs = self.inputs.values()
-        texts = [spec if isinstance(spec, str) else spec.shape for spec in specs]
-        texts += [spec.below for spec in specs if isinstance(spec, Index)]
-        return letters(map(Shape, texts))
+        return letters(Shape(spec if isinstance(spec, str) else spec.shape) for spec in specs)

@@ -89,8 +89,7 @@ def in_words(report: Report) -> Text:
     """The failure without its table: lines to copy whole."""
     first = report.first_failure
     assert first is not None
-    failed = [row for row in report.rows if row.verdict == "fail"]
-    equation = next((row.equation for row in failed if row.name == first.row), None)
+    equation = next((row.equation for row in report.rows if row.name == first.row), None)
     where = ""
     if equation:
         of = f" of {equation.of}" if equation.of else ""
@@ -102,13 +101,15 @@ def in_words(report: Report) -> Text:
         f"  {first.votes}\n" if first.votes else "",
         f"  smallest case  {first.case}\n",
         f"  again          {first.reproduce}\n",
-        f"  all that fail  {', '.join(row.name for row in failed)}\n",
+        f"  all that fail  {', '.join(report.failing)}\n",
     )
     if first.diagnosis is not None:
         for term in first.diagnosis.likely:
             text.append(f"  likely         {term}\n", "bold")
         if first.diagnosis.tried and not first.diagnosis.likely:
             text.append(f"  likely         none of {first.diagnosis.tried} mistakes explains it\n")
+        if first.diagnosis.advice:
+            text.append(f"  more           {first.diagnosis.advice}\n")
     return text
 
 

@@ -86,6 +86,13 @@ class Report:
         """Whether the verdict is pass."""
         return self.verdict == "pass"
 
+    @property
+    def failing(self) -> list[str]:
+        """The rows that fail, first the one that is looked at closer."""
+        names = [row.name for row in self.rows if row.verdict == "fail"]
+        first = self.first_failure
+        return sorted(names, key=lambda name: first is None or name != first.row)
+
     def __str__(self) -> str:
         """What `bptt verify` prints of it, without colours."""
         from bptt_verify.render import text  # which is made of reports
@@ -165,9 +172,10 @@ def _diagnosis(data: Mapping[str, Any] | None) -> Diagnosis | None:
     heat = data.get("heat")
     if heat is not None:
         errors = tuple(tuple(map(float, row)) for row in heat["errors"])
-        heat = Heat(heat["quantity"], heat["steps"], errors)
+        heat = Heat(heat["quantity"], heat["steps"], errors, heat.get("folded", False))
     faults = tuple(Fault(**fault) for fault in data["faults"])
-    return Diagnosis(data["case"], faults, tuple(data["likely"]), data["tried"], heat)
+    likely, advice = tuple(data["likely"]), data.get("advice", "")
+    return Diagnosis(data["case"], faults, likely, data["tried"], heat, advice)
 
 
 def versions() -> dict[str, str]:

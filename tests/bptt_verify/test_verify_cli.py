@@ -117,6 +117,8 @@ def test_inconclusive_is_exit_3(bptt, tmp_path):
         (["verify", "rnn", "--regression", __file__], "cannot write in"),
         (["verify", "rnn", "--json", "x" * 300], "File name too long"),
         (["verify", "rnn", "--json", "/dev/null"], "cannot write /dev/null: it is there, and no"),
+        (["verify", "rnn", "--json", "/"], "cannot write /: expected the name of a file"),
+        (["verify", "rnn", "--json", ".."], "cannot write ..: it is a folder"),
         (["verify", "rnn", "--json", "mine.py"], "cannot write mine.py: expected a name that does"),
         (
             ["verify", "rnn", "--case", "T=9999999999 H=9"],

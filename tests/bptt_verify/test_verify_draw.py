@@ -172,6 +172,10 @@ def nothing(*_, **__):
     [
         ({"inputs": {"x": "T!"}}, "shape 'T!'"),
         ({"outputs": {"y": "K"}}, "letter K: no input has it"),
+        (
+            {"inputs": {"x": "T", "k": Index("T", below="Q")}},
+            r"inputs\['k'\]: below: expected one of T, got 'Q'",
+        ),
         ({"taps": {"x": "T"}}, "x: an input and a tap have the same name"),
         ({"outputs": {"dx": "T"}}, "dx: two quantities would have this name"),
         ({"equations": {"q": None}}, "equations: no quantity q"),

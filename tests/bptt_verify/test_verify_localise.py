@@ -11,6 +11,8 @@ from bptt_verify.judge import STEPS, Judge, first_failed
 from bptt_verify.localise import diagnose
 from bptt_verify.pairs import CELLS, model_pair, rnn_pair
 from bptt_verify.verify import LONG
+from dense import PAIR as DENSE
+from dense import backward
 from manual_bptt import lstm, rnn
 from planting import planted
 
@@ -166,6 +168,37 @@ def test_a_mistake_that_no_single_term_explains_is_not_explained():
     found = diagnosis(judge_of(DW, "dW = np.cos(flat(delta)).T @ flat(before)"))
     assert found.likely == ()
     assert found.tried > 100
+    assert not found.advice
+
+
+def test_where_nothing_is_explained_and_steps_cannot_be_looked_at_taps_are_advised():
+    pair = rnn_pair(planted(rnn, DW, "dW = np.cos(flat(delta)).T @ flat(before)"))
+
+    def without_delta(cache, d):
+        return {k: v for k, v in pair.backward(cache, d).items() if k not in pair.taps}
+
+    def twin(i, activation):
+        zeros = {k: jnp.zeros(i["s0"].shape) for k in pair.taps}
+        zeros["delta"] = jnp.zeros((len(i["x"]), *i["s0"].shape))
+        return pair.twin({**i, **zeros}, activation)
+
+    bare = replace(pair, taps={}, equations={}, backward=without_delta, twin=twin)
+    report = verify(bare, cases=20)
+    assert "δ of each step" in report.first_failure.diagnosis.advice
+    assert report.first_failure.diagnosis.advice in str(report)
+
+
+def test_what_is_looked_at_closer_is_the_first_that_fails():
+    backwards = {"x": lambda g: 2 * g, "w": lambda g: 3 * g}
+
+    def wrong(cache, d):
+        return {k: backwards[k](g) for k, g in backward(cache, d).items()}
+
+    report = verify(replace(DENSE, backward=wrong), cases=5)
+    assert sorted(report.failing) == ["dw", "dx"]
+    assert report.failing[0] == report.first_failure.row
+    later = replace(report, first_failure=replace(report.first_failure, row=report.failing[1]))
+    assert later.failing == report.failing[::-1]
 
 
 def test_a_wrong_forward_pass_is_not_explained_by_the_backward_pass():

@@ -53,6 +53,7 @@ def test_heat_is_that_of_the_cause(failed):
     heat = failed.first_failure.diagnosis.heat
     assert heat.quantity == "dw"
     assert not heat.steps
+    assert not heat.folded  # a weight has no sequences
     assert np.min(heat.errors) > 1
 
 
@@ -75,6 +76,7 @@ def test_heat_has_a_row_for_each_step_and_a_column_for_each_unit():
     heat = report.first_failure.diagnosis.heat
     off = np.array(heat.errors) > 1
     assert heat.steps
+    assert heat.folded
     assert np.argwhere(off).tolist() == [[1, 3]]
     # without an axis of time rows are as the array has them
     still = verify(replace(pair, time=None), case=case, dtype="float32")

@@ -137,7 +137,8 @@ def check_writable(path: Path | None) -> None:
         raise UsageError(f"cannot write {path}: expected a name that does not end in .py")
     try:
         if path.exists() and not path.is_file():
-            raise UsageError(f"cannot write {path}: it is there, and no file")
+            what = "a folder" if path.is_dir() else "there, and no file"
+            raise UsageError(f"cannot write {path}: it is {what}")
         with suppress(_Tried), replacing(path) as temporary:
             temporary.touch()
             raise _Tried

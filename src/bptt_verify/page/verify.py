@@ -44,14 +44,13 @@ def context(data: Mapping[str, Any]) -> dict[str, Any]:
 def _failed(report: Report) -> dict[str, Any]:
     first = report.first_failure
     assert first is not None
-    failing = [row for row in report.rows if row.verdict == "fail"]
     heat = first.diagnosis and first.diagnosis.heat
     return {
         "pair": report.pair,
         "dtype": report.dtype,
         "first_failure": first,
-        "equation": next((row.equation for row in failing if row.name == first.row), None),
-        "failing": [row.name for row in failing],
+        "equation": next((row.equation for row in report.rows if row.name == first.row), None),
+        "failing": report.failing,
         "heat": heat and _heat(heat),
     }
 
@@ -64,6 +63,7 @@ def _heat(heat: Heat) -> dict[str, Any]:
     return {
         "quantity": heat.quantity,
         "steps": heat.steps,
+        "folded": heat.folded,
         "rows": rows[::-1] if heat.steps else rows,
     }
 
