@@ -28,7 +28,13 @@ FIRST = (1, 2, 3, 10, 13, 15)
 """Some of either kind. σ of sixteen that begin with six such is at least √(6/16) of theirs."""
 
 
-class Places:
+def places(rng: np.random.Generator) -> Iterator[int]:
+    """Places on a sheet, without end; drawn many at once, as one by one takes ten times as long."""
+    while True:
+        yield from rng.integers(SHEET.size, size=64).tolist()
+
+
+class Repeated:
     """Where on a sheet to read noise: at every step of a loop the same places again."""
 
     def __init__(self, draw: Callable[[], int]) -> None:
@@ -51,10 +57,14 @@ class Places:
 class Noise:
     """A source of noise. Read from a fixed sheet: drawing it costs more than the arithmetic."""
 
-    def __init__(self, rng: np.random.Generator, samples: Sequence[int] = EVERY) -> None:
-        self._rng = rng
-        self._samples = samples
+    def __init__(self, places: Iterator[int], samples: Sequence[int] = EVERY) -> None:
+        self._place: Callable[[], int] = places.__next__
         self._alone = 1 + sum(sample <= ALONE for sample in samples)
+        self._sharing = [
+            np.flatnonzero([sample > ALONE and sample >> bit & 1 for sample in (0, *samples)])
+            for bit in range(3)
+        ]
+        """The rows that share noise along an axis."""
         self._shared: Callable[[], int] = self._place
 
     def __call__(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -70,13 +80,9 @@ class Noise:
         noise = np.concatenate([self.alone(alone), _read(FAR, shared, self._shared())])
         noise[0] = 0
         for axis in range(1, noise.ndim):
-            rows = [
-                row
-                for row, sample in enumerate(self._samples, 1)
-                if sample > ALONE and sample >> (axis - 1) % 3 & 1
-            ]
-            first = noise.take([0], axis)[rows] if noise.shape[axis] else 0
-            noise[rows] = first
+            rows = self._sharing[(axis - 1) % 3]
+            first = (slice(None),) * (axis - 1) + (slice(1),)
+            noise[rows] = noise[(rows, *first)]
         return noise
 
     def alone(self, shape: tuple[int, ...]) -> NDArray[np.float64]:
@@ -86,15 +92,12 @@ class Noise:
     @contextmanager
     def loop(self) -> Iterator[Callable[[], None]]:
         """The steps of a loop, each of which begins by calling what this gives."""
-        outer, places = self._shared, Places(self._shared)
-        self._shared = places
+        outer, repeated = self._shared, Repeated(self._shared)
+        self._shared = repeated
         try:
-            yield places.restart
+            yield repeated.restart
         finally:
             self._shared = outer
-
-    def _place(self) -> int:
-        return int(self._rng.integers(SHEET.size))
 
 
 def _read(sheet: NDArray[np.float64], shape: tuple[int, ...], at: int) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from bptt_verify import raised
 from bptt_verify.draw import Case, Drawn
-from bptt_verify.noise import EVERY, FIRST
+from bptt_verify.noise import EVERY, FIRST, places
 from bptt_verify.padding import cropped, padded
 from bptt_verify.pair import Pair
 from bptt_verify.rounding import Rounding, check_numbers, decides
@@ -153,7 +153,7 @@ class Oracle:
             noisy = partial(
                 Rounding,
                 dtype,
-                np.random.default_rng([cases[0].seed, 2]),
+                places(np.random.default_rng([cases[0].seed, 2])),
                 self.margin,
                 cases=len(cases),
                 samples=FIRST if thrifty else EVERY,

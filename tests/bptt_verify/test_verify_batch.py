@@ -13,7 +13,7 @@ from bptt_verify import Pair, draw, verify
 from bptt_verify.batch import FEW, MOST, _shares
 from bptt_verify.interpreter import MixedError
 from bptt_verify.judge import Judge
-from bptt_verify.noise import ALONE, FIRST, Noise
+from bptt_verify.noise import ALONE, FIRST, Noise, places
 from bptt_verify.padding import cropped, inside, padded
 from bptt_verify.pairs import REGISTRY
 from bptt_verify.primitives import SAMPLES
@@ -125,7 +125,7 @@ def test_large_cases_stand_in_smaller_batches():
 
 def test_the_first_samples_are_some_of_all():
     rng = np.random.default_rng(0)
-    every, first = Noise(rng), Noise(rng, FIRST)
+    every, first = Noise(places(rng)), Noise(places(rng), FIRST)
     both = every((1 + SAMPLES, 2, 3, 4)), first((1 + len(FIRST), 2, 3, 4))
     for axis in (1, 2, 3):
         equal = [(a == a.take([0], axis)).reshape(len(a), -1).all(axis=1) for a in both]

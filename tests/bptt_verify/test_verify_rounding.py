@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from jax import lax
 
+from bptt_verify.noise import places
 from bptt_verify.rounding import Rounding, decides
 from bptt_verify.tolerance import multiplier
 
@@ -16,7 +17,7 @@ F64, F32 = np.dtype(np.float64), np.dtype(np.float32)
 
 
 def run(f, *arguments, dtype=F64, seed=0):
-    rounding = Rounding(dtype, np.random.default_rng(seed), margin=32)
+    rounding = Rounding(dtype, places(np.random.default_rng(seed)), margin=32)
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(f)(*arguments)
         found = rounding.run(closed, [np.asarray(a)[None] for a in arguments])
@@ -145,7 +146,7 @@ def test_each_case_is_cut_where_its_own_number_says():
         return lax.dynamic_slice(x, (i, 1), (2, 3)), lax.dynamic_update_slice(x, new, (i, 0))
 
     x, new, i = normal(5, 3, 4), normal(5, 2, 2, seed=1), np.array([0, 1, 2, -7, 7])
-    rounding = Rounding(F64, np.random.default_rng(0), margin=32, cases=5)
+    rounding = Rounding(F64, places(np.random.default_rng(0)), margin=32, cases=5)
     with jax.enable_x64(True):
         found = rounding.run(jax.make_jaxpr(f)(x[0], new[0], i[0]), [x, new, i])
         for (value, sigma), want in zip(found, jax.vmap(f)(x, new, i), strict=True):
@@ -196,7 +197,7 @@ def test_where_subnormals_are_flushed_they_are_within_their_sigma():
     tiny = np.full(4, 1.5e-310)
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(lambda x: x * 1.1)(tiny)
-    rounding = Rounding(F64, np.random.default_rng(0), margin=32)
+    rounding = Rounding(F64, places(np.random.default_rng(0)), margin=32)
     ((value, sigma),) = rounding.run(closed, [np.asarray(tiny)[None]])
     assert (value <= 32 * sigma).all()
 
@@ -407,7 +408,7 @@ def test_infinities_that_the_backward_pass_reads_stay_infinities():
     x, cotangent = np.array([-1.0, 0.5]), np.ones(2)
     with jax.enable_x64(True):
         closed = jax.make_jaxpr(masked)(x, cotangent)
-    rounding = Rounding(F32, np.random.default_rng(0), margin=9)
+    rounding = Rounding(F32, places(np.random.default_rng(0)), margin=9)
     _, (value, sigma) = rounding.run(closed, [x[None], cotangent[None]])
     assert value[0, 0] == -np.inf
     assert sigma[0, 0] == 0

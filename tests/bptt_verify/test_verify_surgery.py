@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
+from bptt_verify.noise import places
 from bptt_verify.rounding import Rounding
 from bptt_verify.surgery import Change, evaluate, evaluate_one, sites
 from bptt_verify.suspects import altered
@@ -104,7 +105,7 @@ def pulled(results, *which):
     every = [np.array(which)] if which else []
     n = len(which) or 1
     closed = jax.make_jaxpr(program)(*first, *X)
-    rounding = Rounding(F64, RNG, multiplier(F64), cases=n)
+    rounding = Rounding(F64, places(RNG), multiplier(F64), cases=n)
     found = rounding.run(closed, [*every, *(np.repeat(a[None], n, 0) for a in X)])
     return [list(zip(*each, strict=True)) for each in found]  # value and σ, for each number
 

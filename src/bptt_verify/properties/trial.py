@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from bptt_verify import draw, subject
 from bptt_verify.compare import Comparison, Wrong, compare
 from bptt_verify.draw import Case, Drawn
+from bptt_verify.noise import places
 from bptt_verify.oracle import Answer, Expected, Oracle
 from bptt_verify.pair import Index, Pair
 from bptt_verify.rounding import Rounding, check_numbers
@@ -305,7 +306,7 @@ class Trial:
                     f"pair {self.pair.name!r}: {what}: raised {type(raised).__name__}: {raised} "
                     f"(case {self.case})"
                 ) from raised
-            rounding = Rounding(FLOAT64, self.rng(), self.oracle.margin)
+            rounding = Rounding(FLOAT64, places(self.rng()), self.oracle.margin)
             leaves = [np.asarray(a)[None] for a in jax.tree.leaves(arguments)]
             found = rounding.run(closed, leaves)
         if rounding.undecided[0] or rounding.peak[0] > np.finfo(FLOAT64).max:
