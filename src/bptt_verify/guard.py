@@ -19,7 +19,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from types import FrameType
 from typing import Any, NoReturn, Self
 
@@ -61,8 +61,10 @@ class Guard:
         self.changed: list[str] = []
         """Process-wide state that the last call left changed."""
         self._armed = False
+        self._timing = False
         self._in_case = False
-        self._interrupted = False
+        self._later: list[int] = []
+        """Signals that came in a case and are for somebody else, once it has ended."""
         self._watch = watch
         self._exit = os._exit
 
@@ -73,27 +75,42 @@ class Guard:
 
     def __enter__(self) -> Self:
         self._main = threading.current_thread() is threading.main_thread()
-        self._silence = _Silence()
-        self._watchdog = _Watchdog(self, self._silence.stderr)
-        if self._watch:
-            self._watchdog.start()
-            os._exit = self._refuse
-        self._tells = self._watch and not faulthandler.is_enabled()
-        if self._tells:  # where a crash happened, which ends this process
-            faulthandler.enable(file=self._silence.stderr)
-        self._ours = self._handlers() if self._main else {}
-        self._theirs = {s: signal.signal(s, handler) for s, handler in self._ours.items()}
+        with ExitStack() as undo:
+            self._silence = _Silence()
+            undo.callback(self._silence.close)
+            self._watchdog = _Watchdog(self, self._silence.stderr)
+            if self._watch:
+                undo.callback(self._unwatch)
+                self._watchdog.start()
+                os._exit = self._refuse
+                if not faulthandler.is_enabled():  # where a crash happened, which ends this process
+                    undo.callback(faulthandler.disable)
+                    faulthandler.enable(file=self._silence.stderr)
+            self._ours = self._handlers() if self._main else {}
+            self._theirs = {s: signal.getsignal(s) for s in self._ours}
+            undo.callback(self._give_back)
+            self._take_over()
+            self._undo = undo.pop_all()
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._theirs.items():
-            signal.signal(number, handler)
-        if self._tells:
-            faulthandler.disable()
-        if self._watch:
-            self._watchdog.stop()
-            os._exit = self._exit
-        self._silence.close()
+        self._undo.close()
+
+    def _unwatch(self) -> None:
+        os._exit = self._exit
+        self._watchdog.stop()
+
+    def _take_over(self) -> None:
+        """See that signals come here, and know who else wants them."""
+        for number, ours in self._ours.items():
+            if (handler := signal.getsignal(number)) != ours:
+                self._theirs[number] = handler
+                signal.signal(number, ours)
+
+    def _give_back(self) -> None:
+        for number, ours in self._ours.items():
+            if signal.getsignal(number) == ours:
+                signal.signal(number, self._theirs[number])
 
     @contextmanager
     def case(self) -> Iterator[None]:
@@ -101,7 +118,8 @@ class Guard:
         if not self._main:
             yield
             return
-        self._interrupted, self._in_case = False, True
+        self._take_over()
+        self._later, self._in_case = [], True
         try:
             with self._silence(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # also where the user makes them errors
@@ -112,8 +130,8 @@ class Guard:
                 self.changed.append("signal handlers")
                 for number, handler in self._ours.items():
                     signal.signal(number, handler)
-            if self._interrupted:
-                self._hand_on(signal.SIGINT, None)
+            for number in dict.fromkeys(self._later):
+                signal.raise_signal(number)
 
     @contextmanager
     def call(self) -> Iterator[None]:
@@ -124,8 +142,9 @@ class Guard:
         timer = None
         self._watchdog.since = time.monotonic()
         try:
-            if self._main and hasattr(signal, "setitimer"):
+            if self._time_up in self._ours.values():
                 # again and again: the subject may swallow the first
+                self._timing = True
                 timer = signal.setitimer(signal.ITIMER_REAL, self.limit, self.limit)
             self._armed = True
             yield
@@ -134,6 +153,7 @@ class Guard:
             self.end_child()
             self._watchdog.since = None
             if timer is not None:  # a timer of the user's own waits meanwhile
+                self._timing = False
                 signal.setitimer(signal.ITIMER_REAL, *timer)
             if before and (now := _state()) != before:
                 self.changed = [name for name in before if now[name] != before[name]]
@@ -155,11 +175,11 @@ class Guard:
         code = error.code if isinstance(error, SystemExit) else error and 1
         self._exit(code if isinstance(code, int) else int(code is not None))
 
-    def _handlers(self) -> dict[signal.Signals, Any]:
-        ours: dict[signal.Signals, Any] = {}
-        if hasattr(signal, "SIGALRM"):
+    def _handlers(self) -> dict[int, Any]:
+        ours: dict[int, Any] = {}
+        # what is not Python's could not be put back; who ignores Ctrl-C goes on doing so
+        if hasattr(signal, "SIGALRM") and signal.getsignal(signal.SIGALRM) is not None:
             ours[signal.SIGALRM] = self._time_up
-        # who ignores Ctrl-C goes on doing so; what is not Python's could not be put back
         if signal.getsignal(signal.SIGINT) not in (None, signal.SIG_IGN):
             ours[signal.SIGINT] = self._interrupt
         return ours
@@ -174,20 +194,20 @@ class Guard:
         if self._armed:
             self.over = self.over or self.phase
             raise OverTimeError
-        if not self._in_case:
+        if not self._timing:  # else it is ours, and late
             self._hand_on(number, frame)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        if not self._in_case:
-            self._hand_on(number, frame)
-            return
-        self._interrupted = True
+        self._hand_on(number, frame)
         if self._armed:
             raise Interrupted
 
     def _hand_on(self, number: int, frame: FrameType | None) -> None:
         """A signal that is not about the subject is for whatever handled it before."""
-        handler = self._theirs[signal.Signals(number)]
+        if self._in_case:  # which is not to be left half done
+            self._later.append(number)
+            return
+        handler = self._theirs[number]
         if callable(handler):
             handler(number, frame)
         elif handler == signal.SIG_DFL:  # which ends the process
@@ -308,7 +328,8 @@ class _Watchdog(threading.Thread):
 
     def stop(self) -> None:
         self._done.set()
-        self.join()
+        if self.is_alive():
+            self.join()
 
     def _give_up(self) -> None:
         message = (

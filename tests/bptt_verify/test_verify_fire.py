@@ -4,6 +4,7 @@ import collections
 import contextlib
 import ctypes
 import dataclasses
+import faulthandler
 import itertools
 import json
 import os
@@ -814,6 +815,58 @@ def test_between_two_cases_signals_are_for_whoever_handled_them_before():
                 signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGALRM, before)
+
+
+def test_who_takes_over_signals_between_two_cases_keeps_them_and_the_subject_is_not_blamed():
+    before = signal.getsignal(signal.SIGINT)
+    heard = []
+
+    def handle(number, frame):
+        heard.append((number, frame is not None))
+
+    try:
+        with guard.Guard() as guarded:
+            signal.signal(signal.SIGINT, handle)
+            with guarded.case():
+                with guarded.call():
+                    pass
+                os.kill(os.getpid(), signal.SIGINT)
+                assert heard == []  # nothing is left half done
+            assert heard == [(signal.SIGINT, True)]
+            assert guarded.changed == []
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_an_alarm_of_the_users_own_is_not_lost_in_a_case():
+    heard = []
+    before = signal.signal(signal.SIGALRM, lambda *_: heard.append("alarm"))
+    try:
+        with guard.Guard() as guarded, guarded.case():
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+            with guarded.call():
+                time.sleep(0.1)  # meanwhile it waits
+            time.sleep(0.1)
+            assert heard == []
+        assert heard == ["alarm"]
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_a_guard_that_is_interrupted_as_it_begins_leaves_nothing_behind(monkeypatch):
+    def state():
+        return os._exit, faulthandler.is_enabled(), signal.getsignal(signal.SIGINT)
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    before, threads = state(), threading.active_count()
+    monkeypatch.setattr(guard.Guard, "_take_over", interrupted)
+    with pytest.raises(KeyboardInterrupt), guard.Guard():
+        pass
+    assert (state(), threading.active_count()) == (before, threads)
 
 
 @pytest.mark.parametrize("number", [signal.SIGALRM, signal.SIGINT])
