@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -30,14 +31,16 @@ def loading() -> Iterator[None]:
     An exception would not do: what is written in C may lose it as it is being loaded, or raise
     another one for it. Who hears Ctrl-C otherwise than Python does by itself is left alone.
     """
-    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    plain = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if not plain or threading.current_thread() is not threading.main_thread():
         yield
         return
     signal.signal(signal.SIGINT, _leave)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.getsignal(signal.SIGINT) is _leave:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _leave(*_: Any) -> NoReturn:

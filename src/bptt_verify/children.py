@@ -26,10 +26,19 @@ def deaf() -> Iterator[None]:
     # what starts with the first process would let Ctrl-C through again
     resource_tracker.ensure_running()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which they take over
+    # other threads, of BLAS or XLA, do not block it, and what they are told is handled in this one
+    handler, heard = signal.getsignal(signal.SIGINT), list[int]()
+    holds = threading.current_thread() is threading.main_thread() and callable(handler)
+    if holds:
+        signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
     try:
         yield
     finally:
+        if holds:
+            signal.signal(signal.SIGINT, handler)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        if heard:
+            signal.raise_signal(signal.SIGINT)
 
 
 @contextmanager

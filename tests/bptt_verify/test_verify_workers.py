@@ -1,6 +1,9 @@
 """A run divided among processes: nothing is lost, whatever becomes of a share."""
 
+import os
 import signal
+import threading
+import time
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from multiprocessing import get_context
@@ -113,11 +116,15 @@ def test_ctrl_c_as_workers_start_is_heard_by_this_process_alone():
     def start(team):
         with deaf():
             theirs.append(team.submit(signal.raise_signal, signal.SIGINT))
-            signal.raise_signal(signal.SIGINT)
+            os.kill(os.getpid(), signal.SIGINT)  # the idle thread gets it
+            time.sleep(0.1)
             theirs.append(None)
+
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
 
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as team:
         with pytest.raises(KeyboardInterrupt):
             start(team)
         assert len(theirs) == 2
         theirs[0].result()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

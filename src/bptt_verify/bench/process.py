@@ -53,10 +53,10 @@ class Process:
         self._process = multiprocessing.get_context("spawn").Process(
             target=_live, args=(name, work, small, threads, there), daemon=True
         )
-        with deaf():
-            self._process.start()
-        there.close()
         try:
+            with deaf():
+                self._process.start()
+            there.close()
             self.first, self.prepared, self.memory = self._answer()
             self._stop()
         except BaseException:  # Ctrl-C above all
@@ -73,8 +73,10 @@ class Process:
 
     def close(self) -> None:
         """End it."""
-        self._process.kill()
-        self._process.join()
+        if self._process.pid is not None:  # it has started
+            self._process.kill()
+            self._process.join()
+        self._pipe.close()
 
     @property
     def _pid(self) -> int:
