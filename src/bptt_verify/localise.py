@@ -65,7 +65,7 @@ class Heat:
     errors: tuple[tuple[float, ...], ...]
     """In units of the tolerance."""
     folded: bool = False
-    """Whether each is the worst of several: of all sequences."""
+    """Whether each is the worst along axes that are not shown, such as that of sequences."""
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def diagnose(judge: Judge, failed: Failed) -> Diagnosis | None:
             likely = (*likely, TAP)
         heat = _heat(oracle, faults, ran.arrays, answer, dtype)
         without_steps = oracle.pair.time in oracle.pair.letters() and not oracle.pair.taps
-        advice = TAPS if without_steps and not likely else ""
+        advice = TAPS if without_steps and tried and not likely else ""
         return Diagnosis(str(case), faults, likely, tried, heat, advice)
     return None
 

@@ -55,10 +55,15 @@ class Repeated:
 
 
 class Noise:
-    """A source of noise. Read from a fixed sheet: drawing it costs more than the arithmetic."""
+    """A source of noise. Read from a fixed sheet: drawing it costs more than the arithmetic.
 
-    def __init__(self, places: Iterator[int], samples: Sequence[int] = EVERY) -> None:
-        self._place: Callable[[], int] = places.__next__
+    Args:
+        at: the `places` to read it from.
+        samples: the numbers of those that get noise.
+    """
+
+    def __init__(self, at: Iterator[int], samples: Sequence[int] = EVERY) -> None:
+        self._place: Callable[[], int] = at.__next__
         self._alone = 1 + sum(sample <= ALONE for sample in samples)
         self._sharing = [
             np.flatnonzero([sample > ALONE and sample >> bit & 1 for sample in (0, *samples)])

@@ -13,6 +13,7 @@ from bptt_verify.shapes import Shape, letters
 class Index:
     """An input of class indices in [0, size of the letter `below`); it has no gradient.
 
+    `below` stands in the shape of some input, a table of that many rows say; or it is a number.
     With `missing`, some entries are -1.
     """
 
@@ -186,7 +187,7 @@ class Pair:
             raise error(f"letter {', '.join(sorted(free))}: no input has it, so it has no size")
         for name, spec in self.inputs.items():
             if isinstance(spec, Index) and set(Shape(spec.below).letters) - set(self.letters()):
-                wanted = f"one of {', '.join(self.letters())}"
+                wanted = "a number, or a letter in the shape of an input"
                 raise error(f"inputs[{name!r}]: below: expected {wanted}, got {spec.below!r}")
 
     def _check_shapes(self, error: Callable[[str], ValueError]) -> None:

@@ -174,7 +174,7 @@ def nothing(*_, **__):
         ({"outputs": {"y": "K"}}, "letter K: no input has it"),
         (
             {"inputs": {"x": "T", "k": Index("T", below="Q")}},
-            r"inputs\['k'\]: below: expected one of T, got 'Q'",
+            r"inputs\['k'\]: below: expected a number, or a letter in the shape of an input, got",
         ),
         ({"taps": {"x": "T"}}, "x: an input and a tap have the same name"),
         ({"outputs": {"dx": "T"}}, "dx: two quantities would have this name"),

@@ -187,6 +187,13 @@ def test_where_nothing_is_explained_and_steps_cannot_be_looked_at_taps_are_advis
     assert "δ of each step" in report.first_failure.diagnosis.advice
     assert report.first_failure.diagnosis.advice in str(report)
 
+    def bent(i, activation):
+        outputs, cache = bare.forward(i, activation)
+        return {k: a + a * a / 8 for k, a in outputs.items()}, cache
+
+    forward = verify(replace(bare, forward=bent), cases=20)
+    assert not forward.first_failure.diagnosis.advice  # of which taps say nothing
+
 
 def test_what_is_looked_at_closer_is_the_first_that_fails():
     backwards = {"x": lambda g: 2 * g, "w": lambda g: 3 * g}

@@ -54,6 +54,7 @@ def test_heat_is_that_of_the_cause(failed):
     assert heat.quantity == "dw"
     assert not heat.steps
     assert not heat.folded  # a weight has no sequences
+    assert "Along axes that are not shown" not in page.render(plain("verify", [failed]))
     assert np.min(heat.errors) > 1
 
 
@@ -77,6 +78,7 @@ def test_heat_has_a_row_for_each_step_and_a_column_for_each_unit():
     off = np.array(heat.errors) > 1
     assert heat.steps
     assert heat.folded
+    assert "Along axes that are not shown" in page.render(plain("verify", [report]))
     assert np.argwhere(off).tolist() == [[1, 3]]
     # without an axis of time rows are as the array has them
     still = verify(replace(pair, time=None), case=case, dtype="float32")
