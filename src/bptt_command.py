@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn
 
 INTERRUPTED = 130
@@ -18,10 +19,22 @@ SAID = "bptt: interrupted"
 
 
 def main() -> NoReturn:
-    """Load the command line and run it: `bptt_verify.cli.main`."""
+    """Load the command line and run it: `bptt_verify.cli.main`.
+
+    After Ctrl-C the process ends at once: XLA may still be at work in threads of its own, and crash
+    when the interpreter is taken down around them.
+    """
     with loading():
         from bptt_verify.cli import main
-    main()
+    try:
+        main()
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            for stream in (sys.stdout, sys.stderr):
+                with suppress(OSError, ValueError):
+                    stream.flush()
+            os._exit(INTERRUPTED)
+        raise
 
 
 @contextmanager

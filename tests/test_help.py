@@ -209,6 +209,26 @@ def test_ctrl_c_ends_the_workers_too_and_says_so_in_a_line(words, seconds, tmp_p
     assert working(running.pid) == []
 
 
+INTERRUPTED = """
+import atexit, os, signal
+from bptt_verify import Pair
+
+def forward(i):
+    os.kill(os.getpid(), signal.SIGINT)
+    return {"y": i["x"]}, None
+
+pair = Pair(name="p", inputs={"x": "D"}, outputs={"y": "D"}, forward=forward,
+            twin=lambda i: {"y": i["x"]})
+atexit.register(os.write, 2, b"late")
+"""
+
+
+def test_after_ctrl_c_the_interpreter_is_not_taken_down_around_threads_at_work(tmp_path):
+    (tmp_path / "mine.py").write_text(INTERRUPTED)
+    ended = started(["bptt", "verify", "mine.py"], tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "bptt: interrupted\n")
+
+
 def working(group):
     """The processes of a group that have not ended."""
     found = []
