@@ -32,6 +32,9 @@ LIMIT = 60.0
 LONGEST = 1e6
 """The longest limit: timers and poll() take no infinity."""
 
+SOON = 1e-6
+"""Seconds to an alarm that was due while a call ran."""
+
 MARGIN = 5.0
 """Seconds granted to a busy machine before a subject counts as one that cannot be interrupted."""
 
@@ -140,7 +143,7 @@ class Guard:
         before = _state() if self._main else {}
         self._process = os.getpid()
         timer = None
-        self._watchdog.since = time.monotonic()
+        start = self._watchdog.since = time.monotonic()
         try:
             if self._time_up in self._ours.values():
                 # again and again: the subject may swallow the first
@@ -152,9 +155,11 @@ class Guard:
             self._armed = False  # first: until then a signal may still raise
             self.end_child()
             self._watchdog.since = None
-            if timer is not None:  # a timer of the user's own waits meanwhile
+            if timer is not None:
                 self._timing = False
-                signal.setitimer(signal.ITIMER_REAL, *timer)
+                left, again = timer  # of the user's own, which may have been due meanwhile
+                left = left and max(left - (time.monotonic() - start), SOON)
+                signal.setitimer(signal.ITIMER_REAL, left, again)
             if before and (now := _state()) != before:
                 self.changed = [name for name in before if now[name] != before[name]]
                 _restore(before)
