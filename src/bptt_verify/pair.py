@@ -124,6 +124,8 @@ class Pair:
         def error(message: str) -> ValueError:
             return ValueError(f"pair {self.name!r}: {message}")
 
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"pair: name: expected words, got {self.name!r}")
         for what, function in (("forward", self.forward), ("twin", self.twin)):
             if not callable(function):
                 raise error(f"{what}: expected a function, got {type(function).__name__}")
@@ -203,6 +205,8 @@ class Pair:
         for name, spec in self.inputs.items():
             if isinstance(spec, Index) and not isinstance(spec.below, str):
                 raise error(f"inputs[{name!r}]: below: expected a letter, got {spec.below!r}")
+            if isinstance(spec, Probability) and not str(spec.shape).split():
+                raise error(f"inputs[{name!r}]: expected an axis to sum to 1 over, got none")
         for what in ("inputs", "outputs", "taps", "probes"):
             for name, spec in getattr(self, what).items():
                 bare = spec.shape if isinstance(spec, without_gradient) else spec
