@@ -7,7 +7,7 @@ import shlex
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -176,6 +176,17 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@contextmanager
+def hearing():
+    """Processes that are started in here hear Ctrl-C.
+
+    Who ignores it, a job in the background say, would hand that on.
+    """
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.parametrize("seconds", [0.3, 0.6, 2, 8])
 @pytest.mark.parametrize(
     "words",
@@ -183,17 +194,15 @@ def test_what_cannot_be_used_is_one_line_and_exit_2(words, tmp_path):
     ids=" ".join,
 )
 def test_ctrl_c_ends_the_workers_too_and_says_so_in_a_line(words, seconds, tmp_path):
-    # what ignores Ctrl-C, a job in the background say, would hand that on
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    running = subprocess.Popen(
-        ["bptt", *words],
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,  # a terminal sends Ctrl-C to all processes of one
-    )
-    signal.signal(signal.SIGINT, before)
+    with hearing():
+        running = subprocess.Popen(
+            ["bptt", *words],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # a terminal sends Ctrl-C to all processes of one
+        )
     try:
         time.sleep(seconds)  # it is being loaded, workers start, or they are at work
         os.killpg(running.pid, signal.SIGINT)
@@ -225,7 +234,8 @@ atexit.register(os.write, 2, b"late")
 
 def test_after_ctrl_c_the_interpreter_is_not_taken_down_around_threads_at_work(tmp_path):
     (tmp_path / "mine.py").write_text(INTERRUPTED)
-    ended = started(["bptt", "verify", "mine.py"], tmp_path)
+    with hearing():
+        ended = started(["bptt", "verify", "mine.py"], tmp_path)
     assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "bptt: interrupted\n")
 
 
