@@ -89,9 +89,8 @@ def in_words(report: Report) -> Text:
     """The failure without its table: lines to copy whole."""
     first = report.first_failure
     assert first is not None
-    equation = next((row.equation for row in report.rows if row.name == first.row), None)
     where = ""
-    if equation:
+    if equation := report.equation:
         of = f" of {equation.of}" if equation.of else ""
         where = f"  equation ({equation.number}){of}: {equation.formula}"
     text = Text.assemble(

@@ -93,6 +93,12 @@ class Report:
         first = self.first_failure
         return sorted(names, key=lambda name: first is None or name != first.row)
 
+    @property
+    def equation(self) -> Equation | None:
+        """That of the row that is looked at closer."""
+        first = self.first_failure
+        return next((row.equation for row in self.rows if first and row.name == first.row), None)
+
     def __str__(self) -> str:
         """What `bptt verify` prints of it, without colours."""
         from bptt_verify.render import text  # which is made of reports

@@ -49,7 +49,7 @@ def _failed(report: Report) -> dict[str, Any]:
         "pair": report.pair,
         "dtype": report.dtype,
         "first_failure": first,
-        "equation": next((row.equation for row in report.rows if row.name == first.row), None),
+        "equation": report.equation,
         "failing": report.failing,
         "heat": heat and _heat(heat),
     }
