@@ -31,6 +31,8 @@ from dense import PAIR, backward, forward
 
 CASES = 6
 
+pytestmark = pytest.mark.usefixtures("hearing")
+
 
 SCALAR = Pair(
     name="sum",
@@ -46,14 +48,6 @@ SCALAR = Pair(
 def _no_compilation(monkeypatch):
     """What XLA makes of the twin is not the question here, and takes most of the time."""
     monkeypatch.setattr(Judge, "twin_by_xla", lambda *_: {})
-
-
-@pytest.fixture(autouse=True)
-def _interruptible():
-    """As on a terminal: a job in the background may have been started with Ctrl-C ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def changed(**fields):

@@ -110,14 +110,6 @@ def test_pairs_side_by_side_give_the_reports_they_give_alone():
     assert [replace(r, seconds=0) for r in found] == [replace(r, seconds=0) for r in alone]
 
 
-@pytest.fixture
-def hearing():
-    """Ctrl-C is heard here, also by a job in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
-
-
 @pytest.mark.usefixtures("hearing")
 def test_ctrl_c_as_workers_start_is_heard_by_this_process_alone():
     theirs = []
@@ -136,3 +128,4 @@ def test_ctrl_c_as_workers_start_is_heard_by_this_process_alone():
             start(team)
         assert len(theirs) == 2
         theirs[0].result()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
