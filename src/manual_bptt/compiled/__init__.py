@@ -37,8 +37,10 @@ def _folder() -> Path:
 _before = config.CACHE_DIR
 config.CACHE_DIR = str(_folder())
 try:
-    from manual_bptt.compiled import gru, gru_before, lstm, model, network, rnn
+    from manual_bptt.compiled import gru, gru_before, lstm, memory, model, network, rnn
 finally:
     config.CACHE_DIR = _before
+
+memory.keep()
 
 __all__ = ["gru", "gru_before", "lstm", "model", "network", "rnn"]

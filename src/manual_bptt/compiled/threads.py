@@ -87,9 +87,13 @@ def run(jobs: Sequence[Callable[[], R]]) -> list[R]:
     return [first(), *(job.result() for job in waiting)]
 
 
-def total(parts: Sequence[Sums]) -> list[Array]:
-    """The sums of all threads, added up in the order of the chunks."""
-    return [sum(each[1:], start=each[0]) for each in zip(*parts, strict=True)]
+def total(parts: Sequence[Sums]) -> Sums:
+    """The sums of all threads, added up in the order of the chunks, in the place of the first."""
+    first, *others = parts
+    for other in others:
+        for sum_, more in zip(first, other, strict=True):
+            sum_ += more
+    return first
 
 
 def _forget() -> None:
