@@ -136,6 +136,8 @@ def _axes(letters: str) -> tuple[tuple[int, str], ...]:
 
 def ndarray(name: str, value: object) -> Array:
     """A plain NumPy array: nothing is converted, masked or moved from a device in silence."""
+    if type(value) is np.ndarray:
+        return value
     if isinstance(value, np.ma.MaskedArray) or not isinstance(value, np.ndarray):
         raise TypeError(f"{name}: expected a numpy.ndarray, got {_kind(value)}")
     return np.asarray(value)

@@ -56,7 +56,7 @@ def compiled(engine: str | None, layer: str, lacks: str = "") -> ModuleType | No
     if chosen == "numpy" or (layer in MADE_OF_LAYERS and not has):
         return None
     if has and not lacks:
-        return import_module(f"{HOMES[chosen]}.{layer}")
+        return module(chosen, layer)
     if named:
         lacks = lacks or f"the cell {layer}"
         raise ValueError(f"engine: expected 'numpy' or None for {lacks}, got {engine!r}")
@@ -68,6 +68,12 @@ def made(layer: str, cache: Any, kind: type[Any]) -> ModuleType | None:
     engine = getattr(cache, "engine", "numpy")
     if engine not in HOMES or not isinstance(cache, kind):
         return None
+    return module(engine, layer)
+
+
+@cache
+def module(engine: str, layer: str) -> ModuleType:
+    """That of the layer on an engine other than "numpy"."""
     return import_module(f"{HOMES[engine]}.{layer}")
 
 

@@ -7,13 +7,12 @@ equations need.
 
 from __future__ import annotations
 
-from importlib import import_module
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
-from manual_bptt import _door, readout
+from manual_bptt import _door, engines, readout
 from manual_bptt._door import Array
 from manual_bptt.compiled.layer import Layer
 from manual_bptt.compiled.readout import Readout
@@ -42,12 +41,14 @@ def loss_and_grads(
     range of its dtype.
     """
     name = cell.__name__.rpartition(".")[-1]
-    layer: Layer = import_module(f"manual_bptt.compiled.{name}").layer(params, x, *start, **options)
+    layer: Layer = engines.module("numba", name).layer(params, x, *start, **options)
     states, *_ = layer.outputs()
     T, B, H = states.shape
     output, targets, counts = readout._opened(output, targets, mask, states.dtype, T, B, H)
-    above = Readout(output, np.where(counts, targets, -1), layer.row, _door.number("dloss", dloss))
+    if mask is not None:  # without one, a step that does not count is -1 already
+        targets = np.where(counts, targets, -1)
+    above = Readout(output, targets, layer.row, _door.number("dloss", dloss))
     found = layer.from_the_loss(above)
-    if not np.isfinite(states).all():
+    if np.count_nonzero(np.isfinite(states)) < states.size:  # twice as fast as all()
         raise OverflowError(f"a state left the range of {states.dtype}")
     return found
