@@ -84,6 +84,18 @@ def test_inputs_stay_as_they_are_and_states_cannot_be_changed(cell):
     assert not output.flags.writeable
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_for_arrays_that_cannot_be_changed_nothing_is_compiled_anew(name):
+    cell, layer = CELLS[name], engines.module("numba", name)
+    params, x, dh = draw(cell)
+    expected = run(cell, params, x, dh)[1]
+    compiled = [len(f.signatures) for f in (layer.forward_chunk, layer.backward_chunk)]
+    for a in (*arrays(params), x, dh):
+        a.flags.writeable = False
+    same(run(cell, params, x, dh)[1], expected)
+    assert [len(f.signatures) for f in (layer.forward_chunk, layer.backward_chunk)] == compiled
+
+
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 def test_a_cache_says_which_engine_made_it(cell):
     params, x, _ = draw(cell)

@@ -33,7 +33,7 @@ def test_it_is_the_product_and_touches_nothing_else(problem, more, pack, transpo
     tall = min(TALLEST, tallest(m) + more)  # the factor may be packed for taller tiles
     row, step = (1, m) if transposed else (k, 1)
     if pack:
-        b, b_step = packed(B.reshape(-1), n, 1, k, n, tall), 0
+        b, b_step = packed(B.reshape(-1), 1, n, 1, k, n, tall), 0
     else:
         b, b_step = np.pad(B, ((0, 0), (0, whole - n))), whole
     found = np.concatenate([np.full(5, 7), C.reshape(-1)]).astype(dtype)

@@ -54,7 +54,7 @@ RNN = _mutants(
     (
         "dlast-dropped",
         "the cotangent of the last state is left out",
-        {"    take(dlast, 0, 1, B, first_b, n, 1, H, carried, 0, row)\n": ""},
+        {"    take(dlast, 0, 1, B, first_b, n, H, carried, 0, row)\n": ""},
     ),
     (
         "blocks-from-the-end",
@@ -66,7 +66,7 @@ RNN = _mutants(
         "the state before the first step of a block is that of the block before it",
         {
             "take_from_before(s0, states, t, last, B, first_b, n, H, s, row)": (
-                "take(states, t, last, B, first_b, n, 1, H, s, step, row)"
+                "take(states, t, last, B, first_b, n, H, s, step, row)"
             )
         },
     ),
@@ -78,7 +78,7 @@ RNN = _mutants(
     (
         "carried-twice",
         "what goes on to step t - 1 is added to what came to step t",
-        {"n, row, row, tall, False)": "n, row, row, tall, True)"},
+        {"n, row, H, tall, False)": "n, row, H, tall, True)"},
     ),
     (
         "carried-from-the-first",
@@ -88,7 +88,7 @@ RNN = _mutants(
     (
         "dW-after",
         "s_t in ∂L/∂W where s_{t-1} is meant",
-        {"product(s, 0, 1, row, d, 0, row, dW": "product(s, step, 1, row, d, 0, row, dW"},
+        {"product(d, 0, 1, row, s, 0, row, dW": "product(d, 0, 1, row, s, step, row, dW"},
     ),
     (
         "dW-of-the-first-block",
@@ -113,7 +113,7 @@ RNN = _mutants(
     (
         "one-thread",
         "only what the first thread summed up counts",
-        {"zip(total(parts), (D, H, 1)": "zip(total(parts[:1]), (D, H, 1)"},
+        {"self.whole(*total(parts))": "self.whole(*total(parts[:1]))"},
     ),
 )
 
@@ -137,17 +137,17 @@ LSTM = _mutants(
     (
         "dlast-of-c-dropped",
         "the cotangent of the last cell state is left out",
-        {"    take(dlast[1], 0, 1, B, first_b, n, 1, H, dc, 0, row)\n": ""},
+        {"    take(dlast[1], 0, 1, B, first_b, n, H, dc, 0, row)\n": ""},
     ),
     (
-        "dc-of-one-sequence",
-        "all sequences of a thread share one ∂c_t",
-        {"dc[b * row : (b + 1) * row]": "dc[:row]"},
+        "gates-in-another-order",
+        "δⁱ_t and δᶠ_t stand in each other's place",
+        {"d_i, d_f = d[:apart],": "d_f, d_i = d[:apart],"},
     ),
     (
         "without-the-output-gate",
         "Wᵀ δ_{t+1} lacks the last part of δ",
-        {"n, row, wide, tall, False)": "n, row, wide - row, tall, False)"},
+        {"back_from(d, now, apart, 4,": "back_from(d, now, apart, 3,"},
     ),
 )
 
@@ -161,17 +161,21 @@ GRU = _mutants(
     (
         "carry-wiped",
         "z_t ⊙ ∂h_t is overwritten by Wᵀ ε_t",
-        {"n, row, wide, tall, True)": "n, row, wide, tall, False)"},
+        {
+            "2, H, row, W, carried, 0, row, n, tall, True)": (
+                "2, H, row, W, carried, 0, row, n, tall, False)"
+            )
+        },
     ),
     (
         "db_n-of-delta",
         "∂L/∂bⁿ is the sum of δ, not of ε",
-        {"add_rows(e, rows, de)": "add_rows(d, rows, de)"},
+        {"add_rows(e_n[: rows * row], db_n)": "add_rows(d_n[: rows * row], db_n)"},
     ),
     (
         "dW-of-delta",
         "∂L/∂W from δ, not from ε",
-        {"product(h, 0, 1, row, e, 0, wide, dW": "product(h, 0, 1, row, d, 0, wide, dW"},
+        {"gather(e_n, 0, 1, H,": "gather(d_n, 0, 1, H,"},
     ),
     (
         "update-gate-sign",
@@ -185,12 +189,12 @@ GRU_BEFORE = _mutants(
     (
         "q-of-the-first-step",
         "q_t is made again at the first step of the block",
-        {"q[old : old + row],\n": "q[one : one + row],\n"},
+        {"d_r[now:then], q[now:then], carried,": "d_r[now:then], q[:step], carried,"},
     ),
     (
         "without-the-update-gate",
         "what goes on lacks Wᶻᵀ δᶻ_t",
-        {"n, row, 2 * row, tall, True)": "n, row, row, tall, True)"},
+        {"back_from(d, now, apart, 2,": "back_from(d, now, apart, 1,"},
     ),
     (
         "reset-gate-of-the-state",

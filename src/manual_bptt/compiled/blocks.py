@@ -1,9 +1,10 @@
 """Blocks of steps: rows of some sequences taken out of (T, B, N), worked on, and put back.
 
 A thread owns the sequences first_b … first_b + n of the batch and goes through time in blocks of
-steps. In a block the rows are one under another, n for each step. The entries of a row may be in G
-parts of N, such as the gates of a cell; in the block each part is `row` numbers long, a whole
-number of vectors, and 0 beyond its own N. Weights get the same parts.
+steps. In a block the rows are one under another, n for each step; each is `row` numbers long, a
+whole number of vectors, and 0 beyond its own N. The entries of a row may be in G parts of N, such
+as the gates of a cell: then a block has all rows of one part, behind them those of the next, and
+what is done with a gate is done with all sequences at once. Weights get the same parts.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from numba import njit
 
 from manual_bptt._door import Array
 from manual_bptt.compiled.machine import PLAIN
-from manual_bptt.compiled.product import packed
+from manual_bptt.compiled.product import columns, packed
 
 
 @njit(**PLAIN)
@@ -24,51 +25,72 @@ def _copy(line, target):
 
 
 @njit(inline="always")
-def take(source, t, last, B, first_b, n, G, N, block, at, row):
-    """Steps t … last of the sequences, from (T, B, G N) into the block."""
+def take(source, t, last, B, first_b, n, N, block, at, row):
+    """Steps t … last of the sequences, from (T, B, N) into the block."""
     numbers = np.intp(t), np.intp(last), np.intp(B), np.intp(first_b), np.intp(n)
-    _take(source, numbers, np.intp(G), np.intp(N), block, np.intp(at), np.intp(row))
+    _take(source, numbers, np.intp(0), np.intp(N), np.intp(N), block, np.intp(at), np.intp(row))
+
+
+@njit(inline="always")
+def take_parts(source, t, last, B, first_b, n, G, N, block, row):
+    """The same, from (T, B, G N), part by part into a block of G parts."""
+    numbers = np.intp(t), np.intp(last), np.intp(B), np.intp(first_b), np.intp(n)
+    for p in range(G):
+        at = p * (len(block) // G)
+        _take(source, numbers, p * N, np.intp(G * N), np.intp(N), block, at, np.intp(row))
 
 
 @njit(**PLAIN)
-def _take(source, numbers, G, N, block, at, row):
+def _take(source, numbers, first, of, N, block, at, row):
+    """From entry `first` on, N of the `of` that each sequence has at each step."""
     t, last, B, first_b, n = numbers
     for step in range(t, last):
         for b in range(n):
-            here = (step * B + first_b + b) * G * N
-            for _ in range(G):
-                _copy(source[here : here + N], block[at : at + N])
-                at += row
-                here += N
+            here = (step * B + first_b + b) * of + first
+            _copy(source[here : here + N], block[at : at + N])
+            at += row
 
 
 @njit(inline="always")
 def take_from_before(start, states, t, last, B, first_b, n, N, block, row):
     """The states of steps t … last, behind those of the step before, which may be the start."""
     if t:
-        take(states, t - 1, last, B, first_b, n, 1, N, block, 0, row)
+        take(states, t - 1, last, B, first_b, n, N, block, 0, row)
     else:
-        take(start, 0, 1, B, first_b, n, 1, N, block, 0, row)
-        take(states, 0, last, B, first_b, n, 1, N, block, n * row, row)
+        take(start, 0, 1, B, first_b, n, N, block, 0, row)
+        take(states, 0, last, B, first_b, n, N, block, n * row, row)
 
 
 @njit(inline="always")
-def put(block, at, row, target, t, last, B, first_b, n, G, N):
-    """The other way: from the block into (T, B, G N)."""
+def put(block, at, row, target, t, last, B, first_b, n, N):
+    """The other way: from the block into (T, B, N)."""
     numbers = np.intp(t), np.intp(last), np.intp(B), np.intp(first_b), np.intp(n)
-    _put(block, np.intp(at), np.intp(row), target, numbers, np.intp(G), np.intp(N))
+    _put(block, np.intp(at), np.intp(row), target, numbers, np.intp(0), np.intp(N), np.intp(N))
+
+
+@njit(inline="always")
+def put_part(block, at, row, target, t, last, B, first_b, n, p, G, N):
+    """The same for part p, into its place in (T, B, G N)."""
+    numbers = np.intp(t), np.intp(last), np.intp(B), np.intp(first_b), np.intp(n)
+    first, of = np.intp(p * N), np.intp(G * N)
+    _put(block, np.intp(at), np.intp(row), target, numbers, first, of, np.intp(N))
+
+
+@njit(inline="always")
+def put_parts(block, row, target, t, last, B, first_b, n, G, N):
+    """The same for a block of G parts, into (T, B, G N)."""
+    for p in range(G):
+        put_part(block, p * (len(block) // G), row, target, t, last, B, first_b, n, p, G, N)
 
 
 @njit(**PLAIN)
-def _put(block, at, row, target, numbers, G, N):
+def _put(block, at, row, target, numbers, first, of, N):
     t, last, B, first_b, n = numbers
     for step in range(t, last):
         for b in range(n):
-            here = (step * B + first_b + b) * G * N
-            for _ in range(G):
-                _copy(block[at : at + N], target[here : here + N])
-                at += row
-                here += N
+            here = (step * B + first_b + b) * of + first
+            _copy(block[at : at + N], target[here : here + N])
+            at += row
 
 
 @njit(**PLAIN)
@@ -78,13 +100,11 @@ def carry_over(rows, here, there, many):
 
 
 @njit(**PLAIN)
-def repeat(vector, block, rows):
-    """The vector in each row."""
+def repeat(vector, rows, block):
+    """The vector in each row of as many."""
     row = len(vector)
     for r in range(rows):
-        line = block[r * row : (r + 1) * row]
-        for j in range(row):
-            line[j] = vector[j]
+        _copy(vector, block[r * row : (r + 1) * row])
 
 
 @njit(**PLAIN)
@@ -95,48 +115,53 @@ def add_to(target, more):
 
 
 @njit(**PLAIN)
-def add_rows(block, rows, total):
+def add_rows(rows, total):
     """The rows, added to the vector `total`."""
     row = len(total)
-    for r in range(rows):
-        add_to(total, block[r * row : (r + 1) * row])
+    for at in range(0, len(rows), row):
+        add_to(total, rows[at : at + row])
 
 
-def parted(W: Array, H: int, row: int) -> Array:
-    """Weights (G H, N) as (G row, N), with zeros behind each part."""
-    if row == H:
-        return W
-    G, N = len(W) // H, W.shape[1]
-    out = np.zeros((G, row, N), W.dtype)
-    out[:, :H] = W.reshape(G, H, N)
-    return out.reshape(-1, N)
-
-
-def forth(W: Array, H: int, row: int, tall: int) -> Array:
-    """Wᵀ, packed: what takes rows of N to rows of G parts."""
-    W = parted(W, H, row)
+@njit(**PLAIN)
+def forth(W, G, tall):
+    """Wᵀ of W (G H, N), part by part, packed: what takes rows of N to rows of each part."""
     GH, N = W.shape
-    return packed(W.reshape(-1), 1, N, N, GH, tall)
+    return packed(W.reshape(-1), G, 1, N, N, GH // G, tall)
 
 
-def back(W: Array, H: int, row: int, tall: int) -> Array:
-    """W, packed: what takes rows of G parts to rows of N."""
-    W = parted(W, H, row)
+@njit(**PLAIN)
+def back(W, G, tall):
+    """W (G H, N), part by part, packed: what takes rows of each part to rows of N."""
     GH, N = W.shape
-    return packed(W.reshape(-1), N, 1, GH, N, tall)
+    return packed(W.reshape(-1), G, N, 1, GH // G, N, tall)
 
 
-def bias(b: Array | None, G: int, H: int, row: int, like: Array) -> Array:
-    """The bias (G H,) in parts; zeros for none."""
-    if b is None:
-        return np.zeros(G * row, like.dtype)
-    return parted(b[:, None], H, row).reshape(-1).copy()
+@njit(**PLAIN)
+def parted(b, G):
+    """A bias (G H,) with zeros behind each part."""
+    H = len(b) // G
+    row = columns(b, H)
+    out = np.zeros(G * row, b.dtype)
+    for p in range(G):
+        _copy(b[p * H : (p + 1) * H], out[p * row : p * row + H])
+    return out
 
 
-def whole(summed: Array, N: int, H: int, row: int) -> Array:
-    """(N, G row), a sum of xᵀ δ over rows, as the gradient (G H, N)."""
-    rows = summed.reshape(N, -1)
-    if row == H:
-        return np.ascontiguousarray(rows.T)
-    parts = rows.reshape(N, -1, row)[:, :, :H]  # (N, G, H)
-    return np.ascontiguousarray(parts.transpose(1, 2, 0)).reshape(-1, N)
+def without(padding: Array, G: int, H: int) -> Array:
+    """(G H,) of the sum over rows of G parts."""
+    return padding.reshape(G, -1)[:, :H].flatten()
+
+
+def narrow(padded: Array, N: int) -> Array:
+    """The first N columns."""
+    return padded if padded.shape[1] == N else padded[:, :N].copy()
+
+
+def of_ours(array: Array) -> Array:
+    """One that may be written to: numba would compile everything anew for one that may not."""
+    return array if array.flags.writeable else array.copy()
+
+
+def flat(array: Array) -> Array:
+    """Its numbers one after the other, in the same memory if it may be written to."""
+    return of_ours(array).reshape(-1)

@@ -30,20 +30,20 @@ from manual_bptt import gru_before
 from manual_bptt._door import Array
 from manual_bptt.compiled.blocks import (
     add_to,
-    back,
-    bias,
     carry_over,
-    forth,
+    flat,
     put,
+    put_parts,
     take,
     take_from_before,
-    whole,
+    take_parts,
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
-from manual_bptt.compiled.inputs import ahead, behind, collect, project
+from manual_bptt.compiled.inputs import collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
-from manual_bptt.compiled.product import columns, product
+from manual_bptt.compiled.machine import FUSED, PLAIN, on_whole_vectors
+from manual_bptt.compiled.parts import back_from, gather, onto
+from manual_bptt.compiled.product import columns
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
 
@@ -52,154 +52,147 @@ init = gru_before.init
 
 
 @njit(**FUSED)
-def reset(u, before, q, row):
-    """(2) and (3) of one step and one sequence; u becomes the gates where it stands."""
+def reset(r, z, before, q):
+    """(2) and (3) of one step; what is u_t in r and z becomes the gates where it stands."""
     on_whole_vectors()
-    r_and_z = u[: 2 * row]
     # (2) r_t = σ(uʳ_t + Wʳ h_{t-1}),  z_t = σ(uᶻ_t + Wᶻ h_{t-1})
-    for j in range(2 * row):
-        r_and_z[j] = sigmoid(r_and_z[j])
+    for j in range(len(q)):
+        r[j] = sigmoid(r[j])
+    for j in range(len(q)):
+        z[j] = sigmoid(z[j])
     # (3) q_t = r_t ⊙ h_{t-1}
-    for j in range(row):
-        q[j] = r_and_z[j] * before[j]
+    for j in range(len(q)):
+        q[j] = r[j] * before[j]
 
 
 @njit(**FUSED)
-def renew(u, before, h, row):
-    """(4) and (5) of one step and one sequence."""
+def renew(z, n, before, h):
+    """(4) and (5) of one step."""
     on_whole_vectors()
     one = like(1.0, h[0])
-    z, n = u[row : 2 * row], u[2 * row :]
     # (4) n_t = tanh(uⁿ_t + Wⁿ q_t)
-    for j in range(row):
+    for j in range(len(h)):
         n[j] = tanh(n[j])
     # (5) h_t = (1 - z_t) ⊙ n_t + z_t ⊙ h_{t-1}
-    for j in range(row):
+    for j in range(len(h)):
         h[j] = (one - z[j]) * n[j] + z[j] * before[j]
 
 
 @njit(**FUSED)
-def back_to_q(gates, before, dh, delta, row):
-    """(7) and (8) of one step and one sequence."""
+def back_to_q(z, n, before, dh, d_z, d_n):
+    """(7) and (8) of one step."""
     on_whole_vectors()
     one = like(1.0, dh[0])
-    z, n = gates[row : 2 * row], gates[2 * row :]
-    d_z, d_n = delta[row : 2 * row], delta[2 * row :]
     # (7) δⁿ_t = ∂h_t ⊙ (1 - z_t) ⊙ tanh′(n_t)
-    for j in range(row):
+    for j in range(len(dh)):
         d_n[j] = dh[j] * (one - z[j]) * ((one - n[j]) * (one + n[j]))
     # (8) δᶻ_t = ∂h_t ⊙ (h_{t-1} - n_t) ⊙ σ′(z_t)
-    for j in range(row):
+    for j in range(len(dh)):
         d_z[j] = dh[j] * (before[j] - n[j]) * (z[j] * (one - z[j]))
 
 
 @njit(**FUSED)
-def back_to_h(gates, before, dh, dq, delta, q, carried, row):
-    """(10) of one step and one sequence, and what goes on to step t - 1; q_t is made again."""
+def back_to_h(r, z, before, dh, dq, d_r, q, carried):
+    """(10) of one step, and what goes on to step t - 1; q_t is made again."""
     on_whole_vectors()
     one = like(1.0, dh[0])
-    r, z, d_r = gates[:row], gates[row : 2 * row], delta[:row]
     # (10) δʳ_t = ∂q_t ⊙ h_{t-1} ⊙ σ′(r_t)
-    for j in range(row):
+    for j in range(len(dh)):
         d_r[j] = dq[j] * before[j] * (r[j] * (one - r[j]))
     # (3) q_t = r_t ⊙ h_{t-1}
-    for j in range(row):
+    for j in range(len(dh)):
         q[j] = r[j] * before[j]
     # (6) z_t ⊙ ∂h_t + r_t ⊙ ∂q_t
-    for j in range(row):
+    for j in range(len(dh)):
         carried[j] = z[j] * dh[j] + r[j] * dq[j]
 
 
 @njit(**PLAIN)
-def forward_chunk(given, h0, Ut, b, Wt_rz, Wt_n, gates, all_h, sizes, first_b, n, tall):
+def forward_chunk(given, h0, Ut, b, Wt, gates, all_h, sizes, first_b, n, tall):
     """(1) to (5) for n sequences of the batch."""
     T, B, H, most = sizes
-    wide, row = len(b), len(b) // 3
+    row = len(b) // 3
     steps, step = min(T, max(1, most // n)), n * row
-    u, q = np.zeros(3 * steps * step, all_h.dtype), np.zeros(step, all_h.dtype)
-    h = np.zeros((steps + 1) * step, all_h.dtype)  # of the step before the block too
-    scratch = np.empty(steps * n * given.D, all_h.dtype)
-    take(h0, 0, 1, B, first_b, n, 1, H, h, 0, row)
+    apart = steps * step
+    u, q = np.zeros(3 * apart, all_h.dtype), np.zeros(step, all_h.dtype)
+    r, z, new = u[:apart], u[apart : 2 * apart], u[2 * apart :]
+    h = np.zeros(apart + step, all_h.dtype)  # of the step before the block too
+    scratch = np.zeros(steps * n * columns(all_h, given.D), all_h.dtype)
+    Wt_n = Wt[2 * H * row :]
+    take(h0, 0, 1, B, first_b, n, H, h, 0, row)
     for t in range(0, T, steps):
         last = min(T, t + steps)
         # (1) u_t = U x_t + b, for all steps of the block
-        project(given, Ut, b, t, last, B, first_b, n, scratch, u)
+        project(given, Ut, b, row, t, last, B, first_b, n, scratch, u)
         for k in range(last - t):
-            now, here = k * step, 3 * k * step
+            now, then, after = k * step, (k + 1) * step, (k + 2) * step
             # (2) … + Wʳ h_{t-1}, … + Wᶻ h_{t-1}
-            product(h, now, row, 1, Wt_rz, 0, 0, u, here, wide, n, 2 * row, H, tall, True)
-            for r in range(n):
-                gate, old = here + r * wide, now + r * row
-                reset(u[gate : gate + wide], h[old : old + row], q[r * row : (r + 1) * row], row)
+            onto(h, now, row, H, Wt, u, now, apart, 2, row, n, tall, True)
+            reset(r[now:then], z[now:then], h[now:then], q)
             # (4) … + Wⁿ q_t
-            product(q, 0, row, 1, Wt_n, 0, 0, u, here + 2 * row, wide, n, row, H, tall, True)
-            for r in range(n):
-                gate, old = here + r * wide, now + r * row
-                new = old + step
-                renew(u[gate : gate + wide], h[old : old + row], h[new : new + row], row)
-        put(u, 0, row, gates, t, last, B, first_b, n, 3, H)
-        put(h, step, row, all_h, t, last, B, first_b, n, 1, H)
+            onto(q, 0, row, H, Wt_n, new, now, 0, 1, row, n, tall, True)
+            renew(z[now:then], new[now:then], h[now:then], h[then:after])
+        put_parts(u, row, gates, t, last, B, first_b, n, 3, H)
+        put(h, step, row, all_h, t, last, B, first_b, n, H)
         end = (last - t) * step
         carry_over(h, end, 0, step)
 
 
 @njit(**PLAIN)
 def backward_chunk(
-    given, h0, gates, all_h, U, W_rz, W_n, head, dstates, dlast,
+    given, h0, gates, all_h, U, W, head, dstates, dlast,
     sums, dx, dh0, delta, sizes, first_b, n, tall,
 ):  # fmt: skip
     """(6) to (13) for n sequences of the batch, and the readout before it where there is one."""
     T, B, H, most = sizes
     dU, dW, db = sums
-    wide, row = len(db), len(db) // 3
+    row = len(db) // 3
     steps, step = min(T, max(1, most // n)), n * row
-    h, q = np.zeros((steps + 1) * step, all_h.dtype), np.zeros(steps * step, all_h.dtype)
-    u, d = np.zeros(3 * steps * step, all_h.dtype), np.zeros(3 * steps * step, all_h.dtype)
-    dh, dq = np.zeros(steps * step, all_h.dtype), np.zeros(step, all_h.dtype)
-    scratch = np.empty(steps * n * columns(all_h, given.D), all_h.dtype)
+    apart = steps * step
+    h, q = np.zeros(apart + step, all_h.dtype), np.zeros(apart, all_h.dtype)
+    u, d = np.zeros(3 * apart, all_h.dtype), np.zeros(3 * apart, all_h.dtype)
+    r, z, new = u[:apart], u[apart : 2 * apart], u[2 * apart :]
+    d_r, d_z, d_n = d[:apart], d[apart : 2 * apart], d[2 * apart :]
+    dh, dq = np.zeros(apart, all_h.dtype), np.zeros(step, all_h.dtype)
+    scratch = np.zeros(steps * n * columns(all_h, given.D), all_h.dtype)
     carried = np.zeros(step, all_h.dtype)
+    W_n = W[2 * H * row :]
     loss = 0.0
     # (6) what reaches h_T from beyond the last step
-    take(dlast, 0, 1, B, first_b, n, 1, H, carried, 0, row)
+    take(dlast, 0, 1, B, first_b, n, H, carried, 0, row)
     for t in range((T - 1) // steps * steps, -1, -steps):
         last = min(T, t + steps)
         rows = (last - t) * n
-        take(gates, t, last, B, first_b, n, 3, H, u, 0, row)
+        take_parts(gates, t, last, B, first_b, n, 3, H, u, row)
         take_from_before(h0, all_h, t, last, B, first_b, n, H, h, row)
         if head is not None:
             loss += read_out(head, h, step, row, H, t, last, B, first_b, n, dh)
         else:
-            take(dstates, t, last, B, first_b, n, 1, H, dh, 0, row)
+            take(dstates, t, last, B, first_b, n, H, dh, 0, row)
         for k in range(last - t - 1, -1, -1):
-            now, here = k * step, 3 * k * step
+            now, then = k * step, (k + 1) * step
             # (6) ∂h_t = ∂L/∂h_t + what reaches it from step t + 1
-            add_to(dh[now : now + step], carried)
-            for r in range(n):
-                gate, old = here + r * wide, now + r * row
-                back_to_q(
-                    u[gate : gate + wide], h[old : old + row], dh[old : old + row],
-                    d[gate : gate + wide], row,
-                )  # fmt: skip
+            add_to(dh[now:then], carried)
+            back_to_q(
+                z[now:then], new[now:then], h[now:then], dh[now:then], d_z[now:then], d_n[now:then]
+            )
             # (9) ∂q_t = Wⁿᵀ δⁿ_t
-            product(d, here + 2 * row, wide, 1, W_n, 0, 0, dq, 0, row, n, row, row, tall, False)
-            for r in range(n):
-                gate, old, one = here + r * wide, now + r * row, r * row
-                back_to_h(
-                    u[gate : gate + wide], h[old : old + row], dh[old : old + row],
-                    dq[one : one + row], d[gate : gate + wide], q[old : old + row],
-                    carried[one : one + row], row,
-                )  # fmt: skip
+            back_from(d_n, now, 0, 1, H, row, W_n, dq, 0, row, n, tall, False)
+            back_to_h(
+                r[now:then], z[now:then], h[now:then], dh[now:then], dq,
+                d_r[now:then], q[now:then], carried,
+            )  # fmt: skip
             # (6) … + Wʳᵀ δʳ_t + Wᶻᵀ δᶻ_t
-            product(d, here, wide, 1, W_rz, 0, 0, carried, 0, row, n, row, 2 * row, tall, True)
+            back_from(d, now, apart, 2, H, row, W, carried, 0, row, n, tall, True)
         # (11) ∂L/∂Wʳ = Σ_t δʳ_t h_{t-1}ᵀ,  ∂L/∂Wᶻ = Σ_t δᶻ_t h_{t-1}ᵀ,  ∂L/∂Wⁿ = Σ_t δⁿ_t q_tᵀ
-        product(h, 0, 1, row, d, 0, wide, dW, 0, wide, H, 2 * row, rows, TALLEST, True)
-        product(q, 0, 1, row, d, 2 * row, wide, dW, 2 * row, wide, H, row, rows, TALLEST, True)
+        gather(d, apart, 2, H, row, h, 0, row, dW, 0, rows)
+        gather(d_n, 0, 1, H, row, q, 0, row, dW, 2 * H * row, rows)
         # (12) and (13) for the input: ∂L/∂U, ∂L/∂b, ∂L/∂x_t
-        collect(given, U, d, t, last, B, first_b, n, scratch, dU, db, dx)
+        collect(given, U, d, H, row, t, last, B, first_b, n, scratch, dU, db, dx)
         if len(delta):
-            put(d, 0, row, delta, t, last, B, first_b, n, 3, H)
+            put_parts(d, row, delta, t, last, B, first_b, n, 3, H)
     # (13) ∂L/∂h_0: (6) without ∂L/∂h_t
-    put(carried, 0, row, dh0, 0, 1, B, first_b, n, 1, H)
+    put(carried, 0, row, dh0, 0, 1, B, first_b, n, H)
     return loss
 
 
@@ -208,7 +201,7 @@ class Gated(Layer):
 
     def __init__(self, params: gru_before.Params, cache: gru_before.Cache) -> None:
         super().__init__(params, cache, 3)
-        self.h0 = cache.h0.reshape(-1)
+        self.h0 = flat(cache.h0)
         self.kept = cache.gates.reshape(-1), cache.h.reshape(-1)
 
     def outputs(self) -> Sequence[Array]:
@@ -217,15 +210,12 @@ class Gated(Layer):
 
     def forward(self) -> Callable[[int, int], None]:
         """Equations (1) to (5) for a chunk of sequences."""
-        U, W, b = self.params
         T, B, _, H = self.sizes
-        row = self.row
-        Ut, b = ahead(self.given, U, H, row), bias(b, 3, H, row, U)
-        Wt_rz, Wt_n = (forth(part, H, row, self.tall) for part in (W[: 2 * H], W[2 * H :]))
+        Ut, Wt, b = self.weights_ahead()
 
         def run(first_b: int, n: int) -> None:
             forward_chunk(
-                self.given, self.h0, Ut, b, Wt_rz, Wt_n, *self.kept,
+                self.given, self.h0, Ut, b, Wt, *self.kept,
                 (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
 
@@ -235,21 +225,19 @@ class Gated(Layer):
         self, dstates: Array | None, dlast: Array | None, *, taps: bool = True
     ) -> Callable[..., tuple[float, Sums]]:
         """Equations (6) to (13) for a chunk of sequences, with a head from the loss on."""
-        U, W = self.params[:2]
-        T, B, D, H = self.sizes
-        row = self.row
-        again = behind(self.given, U, H, row)
-        W_rz, W_n = (back(part, H, row, self.tall) for part in (W[: 2 * H], W[2 * H :]))
-        each = self.none if dstates is None else dstates.reshape(-1)
-        last = np.zeros_like(self.h0) if dlast is None else dlast.reshape(-1)
+        T, B, _, H = self.sizes
+        U, W = self.weights_behind()
+        each = self.none if dstates is None else flat(dstates)
+        last = np.zeros(self.h0.size, U.dtype) if dlast is None else flat(dlast)
         self.dx, self.dh0 = np.empty_like(self.given.x), np.empty_like(self.h0)
         self.delta = np.empty_like(self.kept[0]) if taps else self.none
 
         def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
-            sums = tuple(np.zeros(3 * N * row, U.dtype) for N in (D, H, 1))
+            sums = self.sums()
             loss = backward_chunk(
-                self.given, self.h0, *self.kept, again, W_rz, W_n, head, each, last,
-                sums, self.dx, self.dh0, self.delta, (T, B, H, self.most), first_b, n, self.tall,
+                self.given, self.h0, *self.kept, U, W, head, each, last,
+                tuple(map(flat, sums)), self.dx, self.dh0, self.delta,
+                (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
             return loss, sums
 
@@ -258,14 +246,11 @@ class Gated(Layer):
     def grads(self, parts: Sequence[Sums]) -> gru_before.Grads:
         """What the threads found, put together."""
         x, h0, gates = self.cache[:3]
-        _, _, D, H = self.sizes
-        dU, dW, db = (
-            whole(a, N, H, self.row) for a, N in zip(total(parts), (D, H, 1), strict=True)
-        )
+        dU, dW, db = self.whole(*total(parts))
         return gru_before.Grads(
             U=dU,
             W=dW,
-            b=None if self.params.b is None else db[:, 0],
+            b=db,
             x=self.dx.reshape(x.shape),
             h0=self.dh0.reshape(h0.shape),
             delta=kept(self.delta, gates),

@@ -15,9 +15,10 @@ import numpy as np
 from numba import njit
 
 from manual_bptt._door import Array
-from manual_bptt.compiled.blocks import add_rows, add_to, back, forth, parted, put, repeat, take
-from manual_bptt.compiled.machine import TALLEST
-from manual_bptt.compiled.product import columns, product
+from manual_bptt.compiled.blocks import add_rows, add_to, back, forth, narrow, put, repeat, take
+from manual_bptt.compiled.machine import PLAIN, TALLEST
+from manual_bptt.compiled.parts import back_from, gather, onto
+from manual_bptt.compiled.product import columns
 
 
 class Inputs(NamedTuple):
@@ -35,52 +36,87 @@ def inputs(x: Array, D: int, like: Array) -> Inputs:
     return Inputs(x.reshape(-1), np.empty(0, np.intp), D)
 
 
-def ahead(given: Inputs, U: Array, H: int, row: int) -> Array:
+@njit(**PLAIN)
+def ahead(given, U, G):
     """U as `project` reads it."""
-    if len(given.classes):
-        return np.ascontiguousarray(parted(U, H, row).T).reshape(-1)
-    return forth(U, H, row, TALLEST)
+    GH, D = U.shape
+    if not len(given.classes):
+        return forth(U, G, TALLEST)
+    H = GH // G
+    row = columns(U, H)
+    out = np.zeros(D * G * row, U.dtype)
+    for chosen in range(D):
+        for p in range(G):
+            for j in range(H):
+                out[(chosen * G + p) * row + j] = U[p * H + j, chosen]
+    return out
 
 
-def behind(given: Inputs, U: Array, H: int, row: int) -> Array:
+@njit(**PLAIN)
+def behind(given, U, G):
     """U as `collect` reads it."""
-    return U[:0, 0] if len(given.classes) else back(U, H, row, TALLEST)
+    if len(given.classes):
+        return np.empty(0, U.dtype)
+    return back(U, G, TALLEST)
+
+
+def start(given: Inputs, G: int, H: int, row: int, like: Array) -> Array:
+    """∂L/∂U as `collect` adds to it."""
+    shape = (given.D, G * row) if len(given.classes) else (G * H, columns(like, given.D))
+    return np.zeros(shape, like.dtype)
+
+
+def end(given: Inputs, summed: Array, H: int, row: int) -> Array:
+    """∂L/∂U (G H, D), of what was added."""
+    if len(given.classes):
+        parts = summed.reshape(given.D, -1, row)[:, :, :H]  # (D, G, H)
+        return parts.transpose(1, 2, 0).reshape(-1, given.D)
+    return narrow(summed, given.D)
 
 
 @njit(inline="always")
-def project(given, Ut, b, t, last, B, first_b, n, scratch, u):
+def project(given, Ut, b, row, t, last, B, first_b, n, scratch, u):
     """(1) u_t = U x_t + b"""
     x, classes, D = given
     rows, wide = (last - t) * n, len(b)
-    repeat(b, u, rows)
+    G = wide // row
+    apart = len(u) // G
+    for p in range(G):
+        repeat(b[p * row : (p + 1) * row], rows, u[p * apart : p * apart + rows * row])
     if len(classes):
-        r = 0
-        for step in range(t, last):
-            for k in range(n):
-                chosen = classes[step * B + first_b + k] * wide
-                add_to(u[r : r + wide], Ut[chosen : chosen + wide])
-                r += wide
+        for p in range(G):
+            at = p * apart
+            for step in range(t, last):
+                for k in range(n):
+                    chosen = classes[step * B + first_b + k] * wide + p * row
+                    add_to(u[at : at + row], Ut[chosen : chosen + row])
+                    at += row
     else:
-        take(x, t, last, B, first_b, n, 1, D, scratch, 0, D)
-        product(scratch, 0, D, 1, Ut, 0, 0, u, 0, wide, rows, wide, D, TALLEST, True)
+        width = columns(u, D)
+        take(x, t, last, B, first_b, n, D, scratch, 0, width)
+        onto(scratch, 0, width, D, Ut, u, 0, apart, G, row, rows, TALLEST, True)
 
 
 @njit(inline="always")
-def collect(given, U, d, t, last, B, first_b, n, scratch, dU, db, dx):
+def collect(given, U, d, H, row, t, last, B, first_b, n, scratch, dU, db, dx):
     """(2) ∂L/∂U = Σ_t δ_t x_tᵀ,  ∂L/∂b = Σ_t δ_t,  ∂L/∂x_t = Uᵀ δ_t"""
     x, classes, D = given
     rows, wide = (last - t) * n, len(db)
-    add_rows(d, rows, db)
+    G = wide // row
+    apart = len(d) // G
+    for p in range(G):
+        add_rows(d[p * apart : p * apart + rows * row], db[p * row : (p + 1) * row])
     if len(classes):
-        r = 0
-        for step in range(t, last):
-            for k in range(n):
-                chosen = classes[step * B + first_b + k] * wide
-                add_to(dU[chosen : chosen + wide], d[r : r + wide])
-                r += wide
+        for p in range(G):
+            at = p * apart
+            for step in range(t, last):
+                for k in range(n):
+                    chosen = classes[step * B + first_b + k] * wide + p * row
+                    add_to(dU[chosen : chosen + row], d[at : at + row])
+                    at += row
     else:
-        take(x, t, last, B, first_b, n, 1, D, scratch, 0, D)
-        product(scratch, 0, 1, D, d, 0, wide, dU, 0, wide, D, wide, rows, TALLEST, True)
-        whole = columns(d, D)
-        product(d, 0, wide, 1, U, 0, 0, scratch, 0, whole, rows, whole, wide, TALLEST, False)
-        put(scratch, 0, whole, dx, t, last, B, first_b, n, 1, D)
+        width = columns(d, D)
+        take(x, t, last, B, first_b, n, D, scratch, 0, width)
+        gather(d, apart, G, H, row, scratch, 0, width, dU, 0, rows)
+        back_from(d, 0, apart, G, H, row, U, scratch, 0, width, rows, TALLEST, False)
+        put(scratch, 0, width, dx, t, last, B, first_b, n, D)

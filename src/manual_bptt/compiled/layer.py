@@ -11,34 +11,84 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from numba import njit
 
 from manual_bptt._door import Array
 from manual_bptt.compiled import threads
-from manual_bptt.compiled.inputs import inputs
+from manual_bptt.compiled.blocks import back, forth, narrow, of_ours, parted, without
+from manual_bptt.compiled.inputs import ahead, behind, end, inputs, start
+from manual_bptt.compiled.machine import PLAIN
 from manual_bptt.compiled.product import columns, tallest
 from manual_bptt.compiled.readout import Head, Readout
 from manual_bptt.compiled.threads import Sums
+
+
+@njit(**PLAIN)
+def _ready_to_go(given, U, W, b, G, tall):
+    return ahead(given, U, G), forth(W, G, tall), parted(b, G)
+
+
+@njit(**PLAIN)
+def _ready_to_return(given, U, W, G, tall):
+    return behind(given, U, G), back(W, G, tall)
 
 
 class Layer:
     """A layer on a batch.
 
     Args:
-        params: its weights, of which U (G H, D) is one.
+        params: its weights, of which U is (G H, D), W (G H, H) and b (G H,) or None.
         cache: with x and the sizes.
         G: how many parts, of H rows each, the weights have.
     """
 
     def __init__(self, params: Any, cache: Any, G: int) -> None:
-        self.params, self.cache = params, cache
+        self.params, self.cache, self.G = params, cache, G
         T, B, D, H = (cache.sizes[letter] for letter in "TBDH")
         self.sizes = T, B, D, H
         self.chunks = threads.chunks(B, T * B * G * H * (H + D))
         self.most = threads.rows()
         self.tall = max(tallest(n) for _, n in self.chunks)
         self.row = columns(params.U, H)
-        self.given = inputs(cache.x, D, params.U)
+        self.given = inputs(of_ours(cache.x), D, params.U)
         self.none = np.empty(0, params.U.dtype)
+
+    def weights_ahead(self) -> tuple[Array, Array, Array]:
+        """U, W and b as the way forward reads them."""
+        U, W, b = self.params[:3]
+        b = np.zeros(len(U), U.dtype) if b is None else of_ours(b)
+        found: tuple[Array, Array, Array] = _ready_to_go(
+            self.given, of_ours(U), of_ours(W), b, self.G, self.tall
+        )
+        return found
+
+    def weights_behind(self) -> tuple[Array, Array]:
+        """U and W as the way back reads them."""
+        U, W = self.params[:2]
+        found: tuple[Array, Array] = _ready_to_return(
+            self.given, of_ours(U), of_ours(W), self.G, self.tall
+        )
+        return found
+
+    def sums(self) -> Sums:
+        """Where a thread adds up what belongs to U, W and b."""
+        U = self.params.U
+        _, _, _, H = self.sizes
+        return (
+            start(self.given, self.G, H, self.row, U),
+            np.zeros((self.G * H, self.row), U.dtype),
+            np.zeros(self.G * self.row, U.dtype),
+        )
+
+    def whole(self, dU: Array, dW: Array, db: Array) -> tuple[Array, Array, Array | None]:
+        """The gradients of U, W and b, of what was added up."""
+        _, _, _, H = self.sizes
+        none = self.params.b is None
+        return (
+            end(self.given, dU, H, self.row),
+            narrow(dW, H),
+            None if none else without(db, self.G, H),
+        )
 
     def forward(self) -> Callable[[int, int], None]:
         """The way forward, for a chunk of sequences; it fills what the cache holds."""

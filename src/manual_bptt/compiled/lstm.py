@@ -32,20 +32,20 @@ from manual_bptt import lstm
 from manual_bptt._door import Array
 from manual_bptt.compiled.blocks import (
     add_to,
-    back,
-    bias,
     carry_over,
-    forth,
+    flat,
     put,
+    put_parts,
     take,
     take_from_before,
-    whole,
+    take_parts,
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
-from manual_bptt.compiled.inputs import ahead, behind, collect, project
+from manual_bptt.compiled.inputs import collect, project
 from manual_bptt.compiled.layer import Layer, kept
-from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
-from manual_bptt.compiled.product import columns, product
+from manual_bptt.compiled.machine import FUSED, PLAIN, on_whole_vectors
+from manual_bptt.compiled.parts import back_from, gather, onto
+from manual_bptt.compiled.product import columns
 from manual_bptt.compiled.readout import Head, read_out
 from manual_bptt.compiled.threads import Sums, total
 
@@ -56,59 +56,56 @@ Params, States, Cache, Grads, init = lstm.Params, lstm.States, lstm.Cache, lstm.
 
 
 @njit(**FUSED)
-def step_forward(a, before, c, h, row):
-    """(2) to (6) of one step and one sequence; a becomes the gates where it stands."""
+def step_forward(i, f, g, o, before, c, h):
+    """(2) to (6) of one step; what is a_t in i, f, g, o becomes the gates where it stands."""
     on_whole_vectors()
-    i, f, g, o = a[:row], a[row : 2 * row], a[2 * row : 3 * row], a[3 * row :]
-    i_and_f = a[: 2 * row]
     # (2) i_t = σ(aⁱ_t),  f_t = σ(aᶠ_t + φ); φ is in the bias
-    for j in range(2 * row):
-        i_and_f[j] = sigmoid(i_and_f[j])
+    for j in range(len(h)):
+        i[j] = sigmoid(i[j])
+    for j in range(len(h)):
+        f[j] = sigmoid(f[j])
     # (3) g_t = tanh(aᵍ_t)
-    for j in range(row):
+    for j in range(len(h)):
         g[j] = tanh(g[j])
     # (4) c_t = f_t ⊙ c_{t-1} + i_t ⊙ g_t
-    for j in range(row):
+    for j in range(len(h)):
         c[j] = f[j] * before[j] + i[j] * g[j]
     # (5) o_t = σ(aᵒ_t)
-    for j in range(row):
+    for j in range(len(h)):
         o[j] = sigmoid(o[j])
     # (6) h_t = o_t ⊙ tanh(c_t)
-    for j in range(row):
+    for j in range(len(h)):
         h[j] = o[j] * tanh(c[j])
 
 
 @njit(**FUSED)
-def step_backward(gates, before, c, dh, dc, delta, row):
-    """(9) to (12) of one step and one sequence.
+def step_backward(i, f, g, o, before, c, dh, dc, d_i, d_f, d_g, d_o):
+    """(9) to (12) of one step.
 
     What is in dc is ∂c_t but for its share of ∂h_t, and then ∂c_t ⊙ f_t. Where δᵍ_t will be is
     tanh(c_t) on the way.
     """
     on_whole_vectors()
     one = like(1.0, c[0])
-    i, f, g, o = gates[:row], gates[row : 2 * row], gates[2 * row : 3 * row], gates[3 * row :]
-    d_i, d_f = delta[:row], delta[row : 2 * row]
-    d_g, d_o = delta[2 * row : 3 * row], delta[3 * row :]
     tanh_c = d_g
-    for j in range(row):
+    for j in range(len(c)):
         tanh_c[j] = tanh(c[j])
     # (9) δᵒ_t = ∂h_t ⊙ tanh(c_t) ⊙ σ′(o_t)
-    for j in range(row):
+    for j in range(len(c)):
         d_o[j] = dh[j] * tanh_c[j] * (o[j] * (one - o[j]))
     # (10) ∂c_t = ∂L/∂c_t + ∂h_t ⊙ o_t ⊙ tanh′(c_t) + ∂c_{t+1} ⊙ f_{t+1}
-    for j in range(row):
+    for j in range(len(c)):
         dc[j] += dh[j] * o[j] * ((one - tanh_c[j]) * (one + tanh_c[j]))
     # (11) δⁱ_t = ∂c_t ⊙ g_t ⊙ σ′(i_t),  δᶠ_t = ∂c_t ⊙ c_{t-1} ⊙ σ′(f_t)
-    for j in range(row):
+    for j in range(len(c)):
         d_i[j] = dc[j] * g[j] * (i[j] * (one - i[j]))
-    for j in range(row):
+    for j in range(len(c)):
         d_f[j] = dc[j] * before[j] * (f[j] * (one - f[j]))
     # (12) δᵍ_t = ∂c_t ⊙ i_t ⊙ tanh′(g_t)
-    for j in range(row):
+    for j in range(len(c)):
         d_g[j] = dc[j] * i[j] * ((one - g[j]) * (one + g[j]))
     # (10) what goes on to step t - 1
-    for j in range(row):
+    for j in range(len(c)):
         dc[j] *= f[j]
 
 
@@ -116,30 +113,31 @@ def step_backward(gates, before, c, dh, dc, delta, row):
 def forward_chunk(given, h0, c0, Ut, b, Wt, gates, all_h, all_c, sizes, first_b, n, tall):
     """(1) to (6) for n sequences of the batch."""
     T, B, H, most = sizes
-    wide, row = len(b), len(b) // 4
+    row = len(b) // 4
     steps, step = min(T, max(1, most // n)), n * row
-    a = np.zeros(4 * steps * step, all_h.dtype)
-    h = np.zeros((steps + 1) * step, all_h.dtype)  # of the step before the block too
-    c = np.zeros((steps + 1) * step, all_h.dtype)
-    scratch = np.empty(steps * n * given.D, all_h.dtype)
-    take(h0, 0, 1, B, first_b, n, 1, H, h, 0, row)
-    take(c0, 0, 1, B, first_b, n, 1, H, c, 0, row)
+    apart = steps * step
+    a = np.zeros(4 * apart, all_h.dtype)
+    i, f, g, o = a[:apart], a[apart : 2 * apart], a[2 * apart : 3 * apart], a[3 * apart :]
+    h = np.zeros(apart + step, all_h.dtype)  # of the step before the block too
+    c = np.zeros(apart + step, all_h.dtype)
+    scratch = np.zeros(steps * n * columns(all_h, given.D), all_h.dtype)
+    take(h0, 0, 1, B, first_b, n, H, h, 0, row)
+    take(c0, 0, 1, B, first_b, n, H, c, 0, row)
     for t in range(0, T, steps):
         last = min(T, t + steps)
         # (1) U x_t + b, for all steps of the block
-        project(given, Ut, b, t, last, B, first_b, n, scratch, a)
+        project(given, Ut, b, row, t, last, B, first_b, n, scratch, a)
         for k in range(last - t):
+            now, then, after = k * step, (k + 1) * step, (k + 2) * step
             # (1) … + W h_{t-1}
-            product(h, k * step, row, 1, Wt, 0, 0, a, 4 * k * step, wide, n, wide, H, tall, True)
-            for r in range(k * n, (k + 1) * n):
-                here, now, then = r * wide, r * row, (r + n) * row
-                step_forward(
-                    a[here : here + wide], c[now : now + row],
-                    c[then : then + row], h[then : then + row], row,
-                )  # fmt: skip
-        put(a, 0, row, gates, t, last, B, first_b, n, 4, H)
-        put(h, step, row, all_h, t, last, B, first_b, n, 1, H)
-        put(c, step, row, all_c, t, last, B, first_b, n, 1, H)
+            onto(h, now, row, H, Wt, a, now, apart, 4, row, n, tall, True)
+            step_forward(
+                i[now:then], f[now:then], g[now:then], o[now:then],
+                c[now:then], c[then:after], h[then:after],
+            )  # fmt: skip
+        put_parts(a, row, gates, t, last, B, first_b, n, 4, H)
+        put(h, step, row, all_h, t, last, B, first_b, n, H)
+        put(c, step, row, all_c, t, last, B, first_b, n, H)
         end = (last - t) * step
         carry_over(h, end, 0, step)
         carry_over(c, end, 0, step)
@@ -154,53 +152,56 @@ def backward_chunk(
     T, B, H, most = sizes
     dU, dW, db = sums
     given_h, given_c = dstates
-    wide, row = len(db), len(db) // 4
+    row = len(db) // 4
     steps, step = min(T, max(1, most // n)), n * row
-    h, c = np.zeros((steps + 1) * step, all_h.dtype), np.zeros((steps + 1) * step, all_h.dtype)
-    a, d = np.zeros(4 * steps * step, all_h.dtype), np.zeros(4 * steps * step, all_h.dtype)
-    dh = np.zeros(steps * step, all_h.dtype)
-    each_dc = np.zeros(steps * step if len(given_c) else 0, all_h.dtype)
-    scratch = np.empty(steps * n * columns(all_h, given.D), all_h.dtype)
+    apart = steps * step
+    h, c = np.zeros(apart + step, all_h.dtype), np.zeros(apart + step, all_h.dtype)
+    a, d = np.zeros(4 * apart, all_h.dtype), np.zeros(4 * apart, all_h.dtype)
+    i, f, g, o = a[:apart], a[apart : 2 * apart], a[2 * apart : 3 * apart], a[3 * apart :]
+    d_i, d_f = d[:apart], d[apart : 2 * apart]
+    d_g, d_o = d[2 * apart : 3 * apart], d[3 * apart :]
+    dh = np.zeros(apart, all_h.dtype)
+    each_dc = np.zeros(apart if len(given_c) else 0, all_h.dtype)
+    scratch = np.zeros(steps * n * columns(all_h, given.D), all_h.dtype)
     carried, dc = np.zeros(step, all_h.dtype), np.zeros(step, all_h.dtype)
     loss = 0.0
     # (8), (10) what reaches the last states from beyond the last step
-    take(dlast[0], 0, 1, B, first_b, n, 1, H, carried, 0, row)
-    take(dlast[1], 0, 1, B, first_b, n, 1, H, dc, 0, row)
+    take(dlast[0], 0, 1, B, first_b, n, H, carried, 0, row)
+    take(dlast[1], 0, 1, B, first_b, n, H, dc, 0, row)
     for t in range((T - 1) // steps * steps, -1, -steps):
         last = min(T, t + steps)
         rows = (last - t) * n
-        take(gates, t, last, B, first_b, n, 4, H, a, 0, row)
+        take_parts(gates, t, last, B, first_b, n, 4, H, a, row)
         take_from_before(h0, all_h, t, last, B, first_b, n, H, h, row)
         take_from_before(c0, all_c, t, last, B, first_b, n, H, c, row)
         if head is not None:
             loss += read_out(head, h, step, row, H, t, last, B, first_b, n, dh)
         else:
-            take(given_h, t, last, B, first_b, n, 1, H, dh, 0, row)
+            take(given_h, t, last, B, first_b, n, H, dh, 0, row)
         if len(given_c):
-            take(given_c, t, last, B, first_b, n, 1, H, each_dc, 0, row)
+            take(given_c, t, last, B, first_b, n, H, each_dc, 0, row)
         for k in range(last - t - 1, -1, -1):
+            now, then, after = k * step, (k + 1) * step, (k + 2) * step
             # (8) ∂h_t = ∂L/∂h_t + Wᵀ δ_{t+1}
-            add_to(dh[k * step : (k + 1) * step], carried)
+            add_to(dh[now:then], carried)
             # (10) ∂L/∂c_t + ∂c_{t+1} ⊙ f_{t+1}
             if len(given_c):
-                add_to(dc, each_dc[k * step : (k + 1) * step])
-            for b in range(n):
-                r = k * n + b
-                here, now, then = r * wide, r * row, (r + n) * row
-                step_backward(
-                    a[here : here + wide], c[now : now + row], c[then : then + row],
-                    dh[now : now + row], dc[b * row : (b + 1) * row], d[here : here + wide], row,
-                )  # fmt: skip
-            product(d, 4 * k * step, wide, 1, W, 0, 0, carried, 0, row, n, row, wide, tall, False)
+                add_to(dc, each_dc[now:then])
+            step_backward(
+                i[now:then], f[now:then], g[now:then], o[now:then],
+                c[now:then], c[then:after], dh[now:then], dc,
+                d_i[now:then], d_f[now:then], d_g[now:then], d_o[now:then],
+            )  # fmt: skip
+            back_from(d, now, apart, 4, H, row, W, carried, 0, row, n, tall, False)
         # (13) ∂L/∂W = Σ_t δ_t h_{t-1}ᵀ
-        product(h, 0, 1, row, d, 0, wide, dW, 0, wide, H, wide, rows, TALLEST, True)
+        gather(d, apart, 4, H, row, h, 0, row, dW, 0, rows)
         # (14) and (17) for the input: ∂L/∂U, ∂L/∂b, ∂L/∂x_t
-        collect(given, U, d, t, last, B, first_b, n, scratch, dU, db, dx)
+        collect(given, U, d, H, row, t, last, B, first_b, n, scratch, dU, db, dx)
         if len(delta):
-            put(d, 0, row, delta, t, last, B, first_b, n, 4, H)
+            put_parts(d, row, delta, t, last, B, first_b, n, 4, H)
     # (17) ∂L/∂h_0 = Wᵀ δ_1,  ∂L/∂c_0 = ∂c_1 ⊙ f_1
-    put(carried, 0, row, dh0, 0, 1, B, first_b, n, 1, H)
-    put(dc, 0, row, dc0, 0, 1, B, first_b, n, 1, H)
+    put(carried, 0, row, dh0, 0, 1, B, first_b, n, H)
+    put(dc, 0, row, dc0, 0, 1, B, first_b, n, H)
     return loss
 
 
@@ -209,7 +210,7 @@ class LongShortTerm(Layer):
 
     def __init__(self, params: lstm.Params, cache: lstm.Cache, offset: float = 0.0) -> None:
         super().__init__(params, cache, 4)
-        self.start = cache.h0.reshape(-1), cache.c0.reshape(-1)
+        self.start = flat(cache.h0), flat(cache.c0)
         self.kept = cache.gates.reshape(-1), cache.h.reshape(-1), cache.c.reshape(-1)
         self.offset = offset
 
@@ -219,26 +220,15 @@ class LongShortTerm(Layer):
 
     def forward(self) -> Callable[[int, int], None]:
         """Equations (1) to (6) for a chunk of sequences."""
-        U, W, b = self.params[:3]
         T, B, _, H = self.sizes
-        row = self.row
-        Ut, Wt = ahead(self.given, U, H, row), forth(W, H, row, self.tall)
-        b = bias(b, 4, H, row, U)
-        b[row : row + H] += self.offset
+        Ut, Wt, b = self.weights_ahead()
+        b[self.row : self.row + H] += self.offset
 
         def run(first_b: int, n: int) -> None:
             forward_chunk(
-                self.given,
-                *self.start,
-                Ut,
-                b,
-                Wt,
-                *self.kept,
-                (T, B, H, self.most),
-                first_b,
-                n,
-                self.tall,
-            )
+                self.given, *self.start, Ut, b, Wt, *self.kept,
+                (T, B, H, self.most), first_b, n, self.tall,
+            )  # fmt: skip
 
         return run
 
@@ -246,21 +236,19 @@ class LongShortTerm(Layer):
         self, dstates: Both | None, dlast: Both | None, *, taps: bool = True
     ) -> Callable[..., tuple[float, Sums]]:
         """Equations (8) to (17) for a chunk of sequences, with a head from the loss on."""
-        U, W = self.params[:2]
-        T, B, D, H = self.sizes
-        row = self.row
-        again, onward = behind(self.given, U, H, row), back(W, H, row, self.tall)
-        each = (self.none, self.none) if dstates is None else tuple(d.reshape(-1) for d in dstates)
-        last = tuple(d.reshape(-1) for d in dlast or (np.zeros_like(s) for s in self.start))
+        T, B, _, H = self.sizes
+        U, W = self.weights_behind()
+        each = tuple(map(flat, dstates or (self.none, self.none)))
+        last = tuple(map(flat, dlast or (np.zeros_like(s) for s in self.start)))
         self.dx = np.empty_like(self.given.x)
         self.dh0, self.dc0 = (np.empty_like(s) for s in self.start)
         self.delta = np.empty_like(self.kept[0]) if taps else self.none
 
         def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
-            sums = tuple(np.zeros(4 * N * row, U.dtype) for N in (D, H, 1))
+            sums = self.sums()
             loss = backward_chunk(
-                self.given, *self.start, *self.kept, again, onward, head, each, last,
-                sums, self.dx, self.dh0, self.dc0, self.delta,
+                self.given, *self.start, *self.kept, U, W, head, each, last,
+                tuple(map(flat, sums)), self.dx, self.dh0, self.dc0, self.delta,
                 (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
             return loss, sums
@@ -270,14 +258,11 @@ class LongShortTerm(Layer):
     def grads(self, parts: Sequence[Sums]) -> lstm.Grads:
         """What the threads found, put together."""
         x, h0, c0, gates = self.cache[:4]
-        _, _, D, H = self.sizes
-        dU, dW, db = (
-            whole(a, N, H, self.row) for a, N in zip(total(parts), (D, H, 1), strict=True)
-        )
+        dU, dW, db = self.whole(*total(parts))
         return lstm.Grads(
             U=dU,
             W=dW,
-            b=None if self.params.b is None else db[:, 0],
+            b=db,
             p=None,
             P=None,
             x=self.dx.reshape(x.shape),

@@ -173,22 +173,33 @@ def _wide(tall: int, left: int) -> int:
 
 
 @njit(**PLAIN)
-def packed(b, b_row, b_column, k, n, tall):
+def packed(b, parts, b_row, b_column, k, n, tall):
     """B (k, n) as tiles of at most `tall` rows read it: each stretch of columns from end to end.
 
-    Element (l, j) is b[l * b_row + j * b_column]. Columns up to a whole vector are zeros.
+    So for each of as many equal `parts` of b, one after the other. Element (l, j) is
+    b[l * b_row + j * b_column] in its part. Columns up to a whole vector are zeros.
     """
     many = BYTES // b.itemsize
     whole = columns(b, n)
-    out = np.zeros(k * whole, b.dtype)
-    at = j = 0
-    while j < whole:
-        wide = _wide(tall, (whole - j) // many) * many
-        for step in range(k):
-            for v in range(min(wide, n - j)):
-                out[at + v] = b[step * b_row + (j + v) * b_column]
-            at += wide
-        j += wide
+    out = np.zeros(parts * k * whole, b.dtype)
+    at = 0
+    for part in range(parts):
+        first = part * (len(b) // parts)
+        j = 0
+        while j < whole:
+            wide = _wide(tall, (whole - j) // many) * many
+            for step in range(k):
+                here = first + step * b_row + j * b_column
+                line = out[at : at + min(wide, n - j)]
+                if b_column == 1:
+                    stretch = b[here : here + len(line)]
+                    for v in range(len(line)):
+                        line[v] = stretch[v]
+                else:
+                    for v in range(len(line)):
+                        line[v] = b[here + v * b_column]
+                at += wide
+            j += wide
     return out
 
 

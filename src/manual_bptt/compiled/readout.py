@@ -22,7 +22,7 @@ from numba.extending import intrinsic
 
 from manual_bptt import readout
 from manual_bptt._door import Array
-from manual_bptt.compiled.blocks import add_rows, back, bias, forth, repeat
+from manual_bptt.compiled.blocks import add_rows, back, flat, forth, narrow, of_ours, parted, repeat
 from manual_bptt.compiled.functions import exp
 from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
 from manual_bptt.compiled.product import columns, product
@@ -46,26 +46,29 @@ class Readout:
     """The readout on a batch: its weights as the products read them."""
 
     def __init__(self, params: readout.Params, targets: Array, row: int, dloss: float) -> None:
-        self.params, self.targets, self.row = params, targets.reshape(-1), row
+        self.params, self.targets, self.row = params, flat(targets), row
         V, c = params
         self.C, self.H = V.shape
-        self.width = columns(V, self.C)
+        c = np.zeros(self.C, V.dtype) if c is None else of_ours(c)
         # from states to logits, and from logits to states
-        self.Vt = forth(V, self.C, self.width, TALLEST)
-        self.V = back(V, self.C, self.width, TALLEST)
-        self.c = bias(c, 1, self.C, self.width, V)
+        self.Vt, self.V, self.c = _ready(of_ours(V), c)
         self.dloss = V.dtype.type(dloss)
 
     def head(self) -> Head:
         """For one thread."""
-        dV, dc = (np.zeros(n, self.c.dtype) for n in (self.C * self.row, self.width))
+        dV, dc = np.zeros(self.C * self.row, self.c.dtype), np.zeros_like(self.c)
         return Head(self.Vt, self.V, self.c, self.C, self.targets, self.dloss, dV, dc)
 
     def grads(self, heads: Sequence[Head]) -> tuple[Array, Array | None]:
         """∂L/∂V and ∂L/∂c, from what each thread found."""
         dV, dc = total([(head.dV, head.dc) for head in heads])
-        dV = np.ascontiguousarray(dV.reshape(self.C, self.row)[:, : self.H])
+        dV = narrow(dV.reshape(self.C, self.row), self.H)
         return dV, None if self.params.c is None else dc[: self.C]
+
+
+@njit(**PLAIN)
+def _ready(V, c):
+    return forth(V, 1, TALLEST), back(V, 1, TALLEST), parted(c, 1)
 
 
 @njit(**{**PLAIN, "fastmath": True})
@@ -117,7 +120,7 @@ def read_out(head, s, at, row, H, t, last, B, first_b, n, ds):
     width = columns(s, C)
     z = np.empty(rows * width, s.dtype)
     # (3) z_t = V s_t + c
-    repeat(c, z, rows)
+    repeat(c, rows, z)
     product(s, at, row, 1, Vt, 0, 0, z, 0, width, rows, width, H, TALLEST, True)
     loss = 0.0
     for r in range(rows):
@@ -141,6 +144,6 @@ def read_out(head, s, at, row, H, t, last, B, first_b, n, ds):
         line[y] -= dloss
     # (7) ∂L/∂V = Σ_t (o_t - y_t) s_tᵀ,  ∂L/∂c = Σ_t (o_t - y_t);  ∂L/∂s_t = Vᵀ (o_t - y_t)
     product(z, 0, 1, width, s, at, row, dV, 0, row, C, row, rows, TALLEST, True)
-    add_rows(z, rows, dc)
-    product(z, 0, width, 1, V, 0, 0, ds, 0, row, rows, row, width, TALLEST, False)
+    add_rows(z, dc)
+    product(z, 0, width, 1, V, 0, 0, ds, 0, row, rows, row, C, TALLEST, False)
     return loss

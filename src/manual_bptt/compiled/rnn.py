@@ -24,17 +24,8 @@ from manual_bptt import rnn
 from manual_bptt._door import Array
 from manual_bptt.activations import Activation
 from manual_bptt.compiled.activations import KINDS, activate, reach_through
-from manual_bptt.compiled.blocks import (
-    back,
-    bias,
-    carry_over,
-    forth,
-    put,
-    take,
-    take_from_before,
-    whole,
-)
-from manual_bptt.compiled.inputs import ahead, behind, collect, project
+from manual_bptt.compiled.blocks import carry_over, flat, put, take, take_from_before
+from manual_bptt.compiled.inputs import collect, project
 from manual_bptt.compiled.layer import Layer, kept
 from manual_bptt.compiled.machine import PLAIN, TALLEST
 from manual_bptt.compiled.product import columns, product
@@ -52,19 +43,19 @@ def forward_chunk(given, s0, Ut, b, Wt, f, states, sizes, first_b, n, tall):
     steps, step = min(T, max(1, most // n)), n * row
     a = np.zeros(steps * step, states.dtype)
     s = np.zeros((steps + 1) * step, states.dtype)  # of the step before the block too
-    scratch = np.empty(steps * n * given.D, states.dtype)
-    take(s0, 0, 1, B, first_b, n, 1, H, s, 0, row)
+    scratch = np.zeros(steps * n * columns(states, given.D), states.dtype)
+    take(s0, 0, 1, B, first_b, n, H, s, 0, row)
     for t in range(0, T, steps):
         last = min(T, t + steps)
         # (1) U x_t + b, for all steps of the block
-        project(given, Ut, b, t, last, B, first_b, n, scratch, a)
+        project(given, Ut, b, row, t, last, B, first_b, n, scratch, a)
         for k in range(last - t):
             now, then = k * step, (k + 1) * step
             # (1) … + W s_{t-1}
             product(s, now, row, 1, Wt, 0, 0, a, now, row, n, row, H, tall, True)
             # (2) s_t = f(a_t)
             activate(f, a[now:then], s[then : then + step])
-        put(s, step, row, states, t, last, B, first_b, n, 1, H)
+        put(s, step, row, states, t, last, B, first_b, n, H)
         end = (last - t) * step
         carry_over(s, end, 0, step)
 
@@ -80,11 +71,11 @@ def backward_chunk(
     steps, step = min(T, max(1, most // n)), n * row
     s = np.zeros((steps + 1) * step, states.dtype)
     ds, d = np.zeros(steps * step, states.dtype), np.zeros(steps * step, states.dtype)
-    scratch = np.empty(steps * n * columns(states, given.D), states.dtype)
+    scratch = np.zeros(steps * n * columns(states, given.D), states.dtype)
     carried = np.zeros(step, states.dtype)
     loss = 0.0
     # (8) what reaches s_T from beyond the last step: a cotangent of its own
-    take(dlast, 0, 1, B, first_b, n, 1, H, carried, 0, row)
+    take(dlast, 0, 1, B, first_b, n, H, carried, 0, row)
     for t in range((T - 1) // steps * steps, -1, -steps):
         last = min(T, t + steps)
         rows = (last - t) * n
@@ -92,20 +83,20 @@ def backward_chunk(
         if head is not None:
             loss += read_out(head, s, step, row, H, t, last, B, first_b, n, ds)
         else:
-            take(dstates, t, last, B, first_b, n, 1, H, ds, 0, row)
+            take(dstates, t, last, B, first_b, n, H, ds, 0, row)
         for k in range(last - t - 1, -1, -1):
             now, then = k * step, (k + 1) * step
             # (9) δ_t = [∂L/∂s_t + Wᵀ δ_{t+1}] ⊙ f′(a_t)
             reach_through(f, s[then : then + step], ds[now:then], carried, d[now:then])
-            product(d, now, row, 1, W, 0, 0, carried, 0, row, n, row, row, tall, False)
+            product(d, now, row, 1, W, 0, 0, carried, 0, row, n, row, H, tall, False)
         # (10) ∂L/∂W = Σ_t δ_t s_{t-1}ᵀ
-        product(s, 0, 1, row, d, 0, row, dW, 0, row, H, row, rows, TALLEST, True)
+        product(d, 0, 1, row, s, 0, row, dW, 0, row, H, row, rows, TALLEST, True)
         # (11) and (12) for the input: ∂L/∂U, ∂L/∂b, ∂L/∂x_t
-        collect(given, U, d, t, last, B, first_b, n, scratch, dU, db, dx)
+        collect(given, U, d, H, row, t, last, B, first_b, n, scratch, dU, db, dx)
         if len(delta):
-            put(d, 0, row, delta, t, last, B, first_b, n, 1, H)
+            put(d, 0, row, delta, t, last, B, first_b, n, H)
     # (12) ∂L/∂s_0 = Wᵀ δ_1
-    put(carried, 0, row, ds0, 0, 1, B, first_b, n, 1, H)
+    put(carried, 0, row, ds0, 0, 1, B, first_b, n, H)
     return loss
 
 
@@ -114,7 +105,7 @@ class Recurrent(Layer):
 
     def __init__(self, params: rnn.Params, cache: rnn.Cache) -> None:
         super().__init__(params, cache, 1)
-        self.s0, self.states = cache.s0.reshape(-1), cache.states.reshape(-1)
+        self.s0, self.states = flat(cache.s0), cache.states.reshape(-1)
         self.f = KINDS.index(cache.activation.name)
 
     def outputs(self) -> Sequence[Array]:
@@ -123,11 +114,8 @@ class Recurrent(Layer):
 
     def forward(self) -> Callable[[int, int], None]:
         """Equations (1) and (2) for a chunk of sequences."""
-        U, W, b = self.params
         T, B, _, H = self.sizes
-        row = self.row
-        Ut, Wt = ahead(self.given, U, H, row), forth(W, H, row, self.tall)
-        b = bias(b, 1, H, row, U)
+        Ut, Wt, b = self.weights_ahead()
 
         def run(first_b: int, n: int) -> None:
             forward_chunk(
@@ -141,20 +129,19 @@ class Recurrent(Layer):
         self, dstates: Array | None, dlast: Array | None, *, taps: bool = True
     ) -> Callable[..., tuple[float, Sums]]:
         """Equations (8) to (12) for a chunk of sequences, with a head from the loss on."""
-        U, W, _ = self.params
-        T, B, D, H = self.sizes
-        row = self.row
-        again, onward = behind(self.given, U, H, row), back(W, H, row, self.tall)
-        dstates = self.none if dstates is None else dstates.reshape(-1)
-        dlast = np.zeros_like(self.s0) if dlast is None else dlast.reshape(-1)
+        T, B, _, H = self.sizes
+        U, W = self.weights_behind()
+        dstates = self.none if dstates is None else flat(dstates)
+        dlast = np.zeros(self.s0.size, U.dtype) if dlast is None else flat(dlast)
         self.dx, self.ds0 = np.empty_like(self.given.x), np.empty_like(self.s0)
         self.delta = np.empty_like(self.states) if taps else self.none
 
         def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
-            sums = tuple(np.zeros(N * row, U.dtype) for N in (D, H, 1))
+            sums = self.sums()
             loss = backward_chunk(
-                self.given, self.s0, self.states, again, onward, self.f, head, dstates, dlast,
-                sums, self.dx, self.ds0, self.delta, (T, B, H, self.most), first_b, n, self.tall,
+                self.given, self.s0, self.states, U, W, self.f, head, dstates, dlast,
+                tuple(map(flat, sums)), self.dx, self.ds0, self.delta,
+                (T, B, H, self.most), first_b, n, self.tall,
             )  # fmt: skip
             return loss, sums
 
@@ -163,14 +150,11 @@ class Recurrent(Layer):
     def grads(self, parts: Sequence[Sums]) -> rnn.Grads:
         """What the threads found, put together."""
         x, _, states, *_ = self.cache
-        _, _, D, H = self.sizes
-        dU, dW, db = (
-            whole(a, N, H, self.row) for a, N in zip(total(parts), (D, H, 1), strict=True)
-        )
+        dU, dW, db = self.whole(*total(parts))
         return rnn.Grads(
             U=dU,
             W=dW,
-            b=None if self.params.b is None else db[:, 0],
+            b=db,
             x=self.dx.reshape(x.shape) if x.ndim == 3 else None,
             s0=self.ds0.reshape(self.cache.s0.shape),
             delta=kept(self.delta, states),
