@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from manual_bptt.compiled.machine import TALLEST, lanes
-from manual_bptt.compiled.product import packed, product, tallest
+from manual_bptt.compiled.product import pack, product, tallest
 
 # The product of small whole numbers is exact, so it has to be equal to the last bit; and nothing
 # beside the result may be touched.
@@ -20,9 +20,9 @@ def problems(draw):
 
 @pytest.mark.parametrize("add", [False, True])
 @pytest.mark.parametrize("transposed", [False, True])
-@pytest.mark.parametrize("pack", [False, True])
+@pytest.mark.parametrize("ready", [False, True])
 @given(problem=problems(), more=st.integers(0, TALLEST))
-def test_it_is_the_product_and_touches_nothing_else(problem, more, pack, transposed, add):
+def test_it_is_the_product_and_touches_nothing_else(problem, more, ready, transposed, add):
     dtype, m, n, k, seed = problem
     rng = np.random.default_rng(seed)
     many = lanes(dtype.itemsize)
@@ -32,8 +32,9 @@ def test_it_is_the_product_and_touches_nothing_else(problem, more, pack, transpo
     a = np.ascontiguousarray(A.T if transposed else A)
     tall = min(TALLEST, tallest(m) + more)  # the factor may be packed for taller tiles
     row, step = (1, m) if transposed else (k, 1)
-    if pack:
-        b, b_step = packed(B.reshape(-1), 1, n, 1, k, n, tall), 0
+    if ready:
+        b, b_step = np.zeros(k * whole, dtype), 0
+        pack(B.reshape(-1), 1, n, 1, k, n, tall, b)
     else:
         b, b_step = np.pad(B, ((0, 0), (0, whole - n))), whole
     found = np.concatenate([np.full(5, 7), C.reshape(-1)]).astype(dtype)

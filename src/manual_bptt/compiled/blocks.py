@@ -14,7 +14,7 @@ from numba import njit
 
 from manual_bptt._door import Array
 from manual_bptt.compiled.machine import PLAIN
-from manual_bptt.compiled.product import columns, packed
+from manual_bptt.compiled.product import columns, pack
 
 
 @njit(**PLAIN)
@@ -123,17 +123,17 @@ def add_rows(rows, total):
 
 
 @njit(**PLAIN)
-def forth(W, G, tall):
+def forth(W, G, tall, out):
     """Wᵀ of W (G H, N), part by part, packed: what takes rows of N to rows of each part."""
     GH, N = W.shape
-    return packed(W.reshape(-1), G, 1, N, N, GH // G, tall)
+    pack(W.reshape(-1), G, 1, N, N, GH // G, tall, out)
 
 
 @njit(**PLAIN)
-def back(W, G, tall):
+def back(W, G, tall, out):
     """W (G H, N), part by part, packed: what takes rows of each part to rows of N."""
     GH, N = W.shape
-    return packed(W.reshape(-1), G, N, 1, GH // G, N, tall)
+    pack(W.reshape(-1), G, N, 1, GH // G, N, tall, out)
 
 
 @njit(**PLAIN)
@@ -153,8 +153,19 @@ def without(padding: Array, G: int, H: int) -> Array:
 
 
 def narrow(padded: Array, N: int) -> Array:
-    """The first N columns."""
-    return padded if padded.shape[1] == N else padded[:, :N].copy()
+    """The first N columns, moved together in the same memory."""
+    rows, width = padded.shape
+    if width == N:
+        return padded
+    _move_together(padded.reshape(-1), width, N)
+    return padded.reshape(-1)[: rows * N].reshape(rows, N)
+
+
+@njit(**PLAIN)
+def _move_together(rows, width, N):
+    for r in range(1, len(rows) // width):
+        for j in range(N):
+            rows[r * N + j] = rows[r * width + j]
 
 
 def of_ours(array: Array) -> Array:

@@ -22,15 +22,22 @@ from manual_bptt.compiled.product import columns, tallest
 from manual_bptt.compiled.readout import Head, Readout
 from manual_bptt.compiled.threads import Sums
 
+LARGE = 2**21
+"""Bytes of weights from which on both ways do not have theirs ready at the same time: to start the
+threads once more, some 50 µs, then counts for less than the memory."""
+
 
 @njit(**PLAIN)
-def _ready_to_go(given, U, W, b, G, tall):
-    return ahead(given, U, G), forth(W, G, tall), parted(b, G)
+def _ready_to_go(given, U, W, b, G, tall, Ut, Wt):
+    ahead(given, U, G, Ut)
+    forth(W, G, tall, Wt)
+    return parted(b, G)
 
 
 @njit(**PLAIN)
-def _ready_to_return(given, U, W, G, tall):
-    return behind(given, U, G), back(W, G, tall)
+def _ready_to_return(given, U, W, G, tall, U_back, W_back):
+    behind(given, U, G, U_back)
+    back(W, G, tall, W_back)
 
 
 class Layer:
@@ -56,19 +63,20 @@ class Layer:
     def weights_ahead(self) -> tuple[Array, Array, Array]:
         """U, W and b as the way forward reads them."""
         U, W, b = self.params[:3]
+        _, _, D, H = self.sizes
         b = np.zeros(len(U), U.dtype) if b is None else of_ours(b)
-        found: tuple[Array, Array, Array] = _ready_to_go(
-            self.given, of_ours(U), of_ours(W), b, self.G, self.tall
-        )
-        return found
+        # NumPy asks for large pages where an array is large, numba does not
+        Ut, Wt = (np.zeros(N * self.G * self.row, U.dtype) for N in (D, H))
+        b = _ready_to_go(self.given, of_ours(U), of_ours(W), b, self.G, self.tall, Ut, Wt)
+        return Ut, Wt, b
 
     def weights_behind(self) -> tuple[Array, Array]:
         """U and W as the way back reads them."""
         U, W = self.params[:2]
-        found: tuple[Array, Array] = _ready_to_return(
-            self.given, of_ours(U), of_ours(W), self.G, self.tall
-        )
-        return found
+        wide = 0 if len(self.given.classes) else columns(U, self.given.D)
+        U_back, W_back = (np.zeros(len(U) * N, U.dtype) for N in (wide, self.row))
+        _ready_to_return(self.given, of_ours(U), of_ours(W), self.G, self.tall, U_back, W_back)
+        return U_back, W_back
 
     def sums(self) -> Sums:
         """Where a thread adds up what belongs to U, W and b."""
@@ -127,7 +135,11 @@ class Layer:
 
     def from_the_loss(self, readout: Readout) -> tuple[Any, Any, Array, Array | None]:
         """Forward and back with the readout above: the loss, the gradients, ∂L/∂V and ∂L/∂c."""
-        forward, backward = self.forward(), self.backward(None, None, taps=False)
+        forward = self.forward()
+        if self.params.U.nbytes + self.params.W.nbytes > LARGE:
+            threads.run([partial(forward, *chunk) for chunk in self.chunks])
+            forward = _done
+        backward = self.backward(None, None, taps=False)
 
         def run(first_b: int, n: int) -> tuple[float, Sums, Head]:
             forward(first_b, n)
@@ -138,6 +150,10 @@ class Layer:
         losses, sums, heads = zip(*found, strict=True)
         loss = self.none.dtype.type(sum(losses))
         return loss, self.grads(sums), *readout.grads(heads)
+
+
+def _done(first_b: int, n: int) -> None:
+    """Nothing is left of the way forward."""
 
 
 def kept(tap: Array, like: Array) -> Any:

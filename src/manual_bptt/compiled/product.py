@@ -173,15 +173,15 @@ def _wide(tall: int, left: int) -> int:
 
 
 @njit(**PLAIN)
-def packed(b, parts, b_row, b_column, k, n, tall):
+def pack(b, parts, b_row, b_column, k, n, tall, out):
     """B (k, n) as tiles of at most `tall` rows read it: each stretch of columns from end to end.
 
     So for each of as many equal `parts` of b, one after the other. Element (l, j) is
-    b[l * b_row + j * b_column] in its part. Columns up to a whole vector are zeros.
+    b[l * b_row + j * b_column] in its part. It goes to `out`, which is of zeros: columns up to a
+    whole vector stay so.
     """
     many = BYTES // b.itemsize
     whole = columns(b, n)
-    out = np.zeros(parts * k * whole, b.dtype)
     at = 0
     for part in range(parts):
         first = part * (len(b) // parts)
@@ -200,7 +200,6 @@ def packed(b, parts, b_row, b_column, k, n, tall):
                         line[v] = b[here + v * b_column]
                 at += wide
             j += wide
-    return out
 
 
 @njit(**PLAIN)
@@ -232,7 +231,7 @@ def product(a, a_at, a_row, a_step, b, b_at, b_step, c, c_at, c_row, m, n, k, ta
     Args:
         a, a_at, a_row, a_step: A: its element (i, l) is a[a_at + i a_row + l a_step].
         b, b_at, b_step: B: its element (l, j) is b[b_at + l b_step + j]; b_step 0 for one that is
-            `packed` for tiles of at most `tall` rows.
+            made by `pack` for tiles of at most `tall` rows.
         c, c_at, c_row: C: its element (i, j) is c[c_at + i c_row + j].
         m, n, k: the sizes, all above 0; n a whole number of vectors.
         tall: at least `tallest(m)`.

@@ -51,7 +51,9 @@ class Readout:
         self.C, self.H = V.shape
         c = np.zeros(self.C, V.dtype) if c is None else of_ours(c)
         # from states to logits, and from logits to states
-        self.Vt, self.V, self.c = _ready(of_ours(V), c)
+        self.Vt = np.zeros(self.H * columns(V, self.C), V.dtype)
+        self.V = np.zeros(self.C * row, V.dtype)
+        self.c = _ready(of_ours(V), c, self.Vt, self.V)
         self.dloss = V.dtype.type(dloss)
 
     def head(self) -> Head:
@@ -67,8 +69,10 @@ class Readout:
 
 
 @njit(**PLAIN)
-def _ready(V, c):
-    return forth(V, 1, TALLEST), back(V, 1, TALLEST), parted(c, 1)
+def _ready(V, c, there, and_back):
+    forth(V, 1, TALLEST, there)
+    back(V, 1, TALLEST, and_back)
+    return parted(c, 1)
 
 
 @njit(**{**PLAIN, "fastmath": True})
