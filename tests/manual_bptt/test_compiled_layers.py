@@ -3,7 +3,7 @@ import pytest
 
 from manual_bptt import engines, gru, gru_before, lstm, mingru, model, network, readout, rnn
 from manual_bptt.activations import Activation
-from manual_bptt.compiled import threads
+from manual_bptt.compiled import layer, threads
 
 # That the compiled gradients are right is for tests/bptt_verify/test_verify_engines.py; here is
 # what else they promise.
@@ -86,14 +86,14 @@ def test_inputs_stay_as_they_are_and_states_cannot_be_changed(cell):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_for_arrays_that_cannot_be_changed_nothing_is_compiled_anew(name):
-    cell, layer = CELLS[name], engines.module("numba", name)
+    cell, chunks = CELLS[name], engines.module("numba", name)
     params, x, dh = draw(cell)
     expected = run(cell, params, x, dh)[1]
-    compiled = [len(f.signatures) for f in (layer.forward_chunk, layer.backward_chunk)]
+    compiled = [len(f.signatures) for f in (chunks.forward_chunk, chunks.backward_chunk)]
     for a in (*arrays(params), x, dh):
         a.flags.writeable = False
     same(run(cell, params, x, dh)[1], expected)
-    assert [len(f.signatures) for f in (layer.forward_chunk, layer.backward_chunk)] == compiled
+    assert [len(f.signatures) for f in (chunks.forward_chunk, chunks.backward_chunk)] == compiled
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
@@ -154,8 +154,14 @@ def test_a_wrong_number_of_threads_is_named(bad):
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)
 @pytest.mark.parametrize("indices", [False, True])
-def test_the_whole_network_is_the_layer_and_the_readout(cell, indices):
-    rng = np.random.default_rng(1)
+@pytest.mark.parametrize("large", [False, True])
+def test_the_whole_network_is_the_layer_and_the_readout(cell, indices, large, monkeypatch):
+    if large:  # all threads are through the way forward before one goes back
+        monkeypatch.setattr(layer, "LARGE", 0)
+        monkeypatch.setattr(threads, "WORTH_IT", 1)
+        threads.use(2)
+    # other states than any test before: memory that is taken again may hold those
+    rng = np.random.default_rng(10 + 2 * large + indices)
     net = network.Network(cell)
     params = network.init(rng, cell, D, H, C, dtype=np.float64)
     x = rng.integers(0, D, (T, B)) if indices else rng.standard_normal((T, B, D))
@@ -168,6 +174,7 @@ def test_the_whole_network_is_the_layer_and_the_readout(cell, indices):
         b = getattr(expected.layers[0], name)
         if a is not None and not (indices and name == "x"):
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12, err_msg=name)
+            assert a.flags.c_contiguous, name
     np.testing.assert_allclose(grads.readout.V, expected.readout.V, rtol=1e-9, atol=1e-12)
 
 

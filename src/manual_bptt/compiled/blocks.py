@@ -101,7 +101,7 @@ def carry_over(rows, here, there, many):
 
 @njit(**PLAIN)
 def repeat(vector, rows, block):
-    """The vector in each row of as many."""
+    """The vector in each of so many rows of the block."""
     row = len(vector)
     for r in range(rows):
         _copy(vector, block[r * row : (r + 1) * row])
@@ -147,9 +147,9 @@ def parted(b, G):
     return out
 
 
-def without(padding: Array, G: int, H: int) -> Array:
-    """(G H,) of the sum over rows of G parts."""
-    return padding.reshape(G, -1)[:, :H].flatten()
+def without_padding(padded: Array, G: int, H: int) -> Array:
+    """(G H,) of G parts."""
+    return padded.reshape(G, -1)[:, :H].flatten()
 
 
 def narrow(padded: Array, N: int) -> Array:

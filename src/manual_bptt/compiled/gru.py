@@ -40,7 +40,7 @@ from manual_bptt.compiled.blocks import (
     take,
     take_from_before,
     take_parts,
-    without,
+    without_padding,
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import collect, project
@@ -249,7 +249,7 @@ class Gated(Layer):
             U=dU,
             W=dW,
             b=db,
-            b_n=None if self.params.b_n is None else without(db_n, 1, h0.shape[1]),
+            b_n=None if self.params.b_n is None else without_padding(db_n, 1, h0.shape[1]),
             x=self.dx.reshape(x.shape),
             h0=self.dh0.reshape(h0.shape),
             delta=kept(self.delta, gates),

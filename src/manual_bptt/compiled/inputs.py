@@ -68,7 +68,7 @@ def end(given: Inputs, summed: Array, H: int, row: int) -> Array:
     """∂L/∂U (G H, D), of what was added."""
     if len(given.classes):
         parts = summed.reshape(given.D, -1, row)[:, :, :H]  # (D, G, H)
-        return parts.transpose(1, 2, 0).reshape(-1, given.D)
+        return np.ascontiguousarray(parts.transpose(1, 2, 0)).reshape(-1, given.D)
     return narrow(summed, given.D)
 
 

@@ -15,7 +15,7 @@ from numba import njit
 
 from manual_bptt._door import Array
 from manual_bptt.compiled import threads
-from manual_bptt.compiled.blocks import back, forth, narrow, of_ours, parted, without
+from manual_bptt.compiled.blocks import back, forth, narrow, of_ours, parted, without_padding
 from manual_bptt.compiled.inputs import ahead, behind, end, inputs, start
 from manual_bptt.compiled.machine import PLAIN
 from manual_bptt.compiled.product import columns, tallest
@@ -95,7 +95,7 @@ class Layer:
         return (
             end(self.given, dU, H, self.row),
             narrow(dW, H),
-            None if none else without(db, self.G, H),
+            None if none else without_padding(db, self.G, H),
         )
 
     def forward(self) -> Callable[[int, int], None]:
@@ -134,7 +134,10 @@ class Layer:
         return self.grads([sums for _, sums in found])
 
     def from_the_loss(self, readout: Readout) -> tuple[Any, Any, Array, Array | None]:
-        """Forward and back with the readout above: the loss, the gradients, ∂L/∂V and ∂L/∂c."""
+        """Forward and back with the readout above: the loss, the gradients, ∂L/∂V and ∂L/∂c.
+
+        A thread goes there and back; with `LARGE` weights all wait for one another in between.
+        """
         forward = self.forward()
         if self.params.U.nbytes + self.params.W.nbytes > LARGE:
             threads.run([partial(forward, *chunk) for chunk in self.chunks])

@@ -16,5 +16,5 @@ LARGEST = 32 * 2**20
 
 
 def keep() -> None:
-    """Let the process keep what is freed, up to twice that much."""
+    """Let each thread of the process keep what it frees, up to twice that much."""
     np.empty(LARGEST - 2**16, np.uint8)  # a block is somewhat larger than what it holds

@@ -2,7 +2,8 @@
 
 A thread takes its sequences forward, then goes back through time in blocks of steps: the readout of
 a block, δ through the block, its part of the sums. Of all steps nothing is kept but what the cell's
-equations need.
+equations need. Where weights are large, all threads are through the way forward before one goes
+back (`manual_bptt.compiled.layer`).
 """
 
 from __future__ import annotations
