@@ -53,7 +53,7 @@ class Shapes:
         if array.dtype not in wanted:
             raise TypeError(f"{name}: expected dtype {_either(wanted)}, got {array.dtype}")
         self._shape(name, array, letters)
-        if finite and np.count_nonzero(np.isfinite(array)) < array.size:  # twice as fast as all()
+        if finite and not all_finite(array):
             raise NotFiniteError(f"{name}: expected finite values, got {_first_not_finite(array)}")
         return _plain(array)
 
@@ -155,6 +155,11 @@ def _plain(array: Array) -> Array:
     if flags.c_contiguous and flags.aligned:
         return array
     return np.require(array, requirements=["C_CONTIGUOUS", "ALIGNED"])
+
+
+def all_finite(array: Array) -> bool:
+    """Whether there is no NaN and no infinity in it."""
+    return np.count_nonzero(np.isfinite(array)) == array.size  # twice as fast as all()
 
 
 def instance(name: str, value: object, kind: type[P]) -> P:

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from manual_bptt import _tree, network, readout, rnn, training
+from manual_bptt import _door, _tree, network, readout, rnn, training
 from manual_bptt._cells import starts
 from manual_bptt._door import Array, NotFiniteError
 from manual_bptt._files import replacing
@@ -161,7 +161,7 @@ def _step(x: Array, targets: Array, settings: Settings, state: State) -> Step:
             params, adam = training.adam(state.params, clipped, state.adam, rate)
     except NotFiniteError as error:  # a state or a gradient left the range of float32
         raise DivergedError(f"{error} at step {state.step}") from error
-    if not all(np.isfinite(p).all() for _, p in _tree.leaves(params)):
+    if not all(_door.all_finite(p) for _, p in _tree.leaves(params)):
         raise DivergedError(f"a weight is not finite after step {state.step}")
     after = State(state.step + 1, params, adam, _last(cache.states))
     return Step(x, targets, state, grads, float(loss) / x.size, after)
@@ -243,7 +243,7 @@ def load(path: Path, text: Split, cells: Collection[ModuleType]) -> tuple[Settin
             if got != wanted:
                 raise ValueError(f"{path}: {name}: expected {wanted}, got {got}")
         step = int(stored["step"])
-        if step < 0 or not all(np.isfinite(stored[name]).all() for name in _arrays(fresh)):
+        if step < 0 or not all(_door.all_finite(stored[name]) for name in _arrays(fresh)):
             raise ValueError(f"{path}: damaged: a step below 0, or numbers that are not finite")
         m, v = ({k: stored[f"adam.{which}.{k}"] for k in fresh.adam.m} for which in "mv")
         params = _tree.filled(fresh.params, stored, "params")

@@ -89,7 +89,7 @@ def loss_and_grads(
             raise _door.NotFiniteError(f"{error} of the piece from step {p * k} on") from None
         # a copy: the last state alone is kept, not the piece it ends
         after = [s[-1].copy() for s in tupled(states)]
-        if not all(np.isfinite(s).all() for s in after):
+        if not all(_door.all_finite(s) for s in after):
             raise OverflowError(
                 f"states: left the range of {after[0].dtype} before step {min(T, (p + 1) * k)}"
             )

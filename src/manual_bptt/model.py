@@ -95,7 +95,7 @@ def forward(
     """
     layer, output = _split(params)
     states, below = rnn.forward(layer, x, s0, activation, engine=engine)
-    if not np.isfinite(states).all():
+    if not _door.all_finite(states):
         raise OverflowError(f"a state left the range of {states.dtype}")
     loss, above = readout.forward(output, states, targets, mask)
     return loss, Cache(below, above)

@@ -50,6 +50,6 @@ def loss_and_grads(
         targets = np.where(counts, targets, -1)
     above = Readout(output, targets, layer.row, _door.number("dloss", dloss))
     found = layer.from_the_loss(above)
-    if np.count_nonzero(np.isfinite(states)) < states.size:  # twice as fast as all()
+    if not _door.all_finite(states):
         raise OverflowError(f"a state left the range of {states.dtype}")
     return found
