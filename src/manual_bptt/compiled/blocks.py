@@ -64,8 +64,7 @@ def take_from_before(start, states, t, last, B, first_b, n, N, block, row):
 @njit(inline="always")
 def put(block, at, row, target, t, last, B, first_b, n, N):
     """The other way: from the block into (T, B, N)."""
-    numbers = np.intp(t), np.intp(last), np.intp(B), np.intp(first_b), np.intp(n)
-    _put(block, np.intp(at), np.intp(row), target, numbers, np.intp(0), np.intp(N), np.intp(N))
+    put_part(block, at, row, target, t, last, B, first_b, n, 0, 1, N)
 
 
 @njit(inline="always")
@@ -145,6 +144,11 @@ def parted(b, G):
     for p in range(G):
         _copy(b[p * H : (p + 1) * H], out[p * row : p * row + H])
     return out
+
+
+def bias(b: Array | None, N: int, like: Array) -> Array:
+    """A bias (N,); zeros for none."""
+    return np.zeros(N, like.dtype) if b is None else of_ours(b)
 
 
 def without_padding(padded: Array, G: int, H: int) -> Array:

@@ -31,8 +31,10 @@ from manual_bptt._door import Array
 from manual_bptt.compiled.blocks import (
     add_rows,
     add_to,
+    bias,
     carry_over,
     flat,
+    parted,
     put,
     put_part,
     put_parts,
@@ -204,9 +206,7 @@ class Gated(Layer):
         """Equations (1) to (5) for a chunk of sequences."""
         T, B, _, H = self.sizes
         Ut, Wt, b = self.weights_ahead()
-        b_n = np.zeros(self.row, b.dtype)
-        if self.params.b_n is not None:
-            b_n[:H] = self.params.b_n
+        b_n = parted(bias(self.params.b_n, H, b), 1)
 
         def run(first_b: int, n: int) -> None:
             forward_chunk(

@@ -15,7 +15,7 @@ from numba import njit
 
 from manual_bptt._door import Array
 from manual_bptt.compiled import threads
-from manual_bptt.compiled.blocks import back, forth, narrow, of_ours, parted, without_padding
+from manual_bptt.compiled.blocks import back, bias, forth, narrow, of_ours, parted, without_padding
 from manual_bptt.compiled.inputs import ahead, behind, end, inputs, start
 from manual_bptt.compiled.machine import PLAIN
 from manual_bptt.compiled.product import columns, tallest
@@ -64,9 +64,9 @@ class Layer:
         """U, W and b as the way forward reads them."""
         U, W, b = self.params[:3]
         _, _, D, H = self.sizes
-        b = np.zeros(len(U), U.dtype) if b is None else of_ours(b)
         # NumPy asks for large pages where an array is large, numba does not
         Ut, Wt = (np.zeros(N * self.G * self.row, U.dtype) for N in (D, H))
+        b = bias(b, len(U), U)
         b = _ready_to_go(self.given, of_ours(U), of_ours(W), b, self.G, self.tall, Ut, Wt)
         return Ut, Wt, b
 

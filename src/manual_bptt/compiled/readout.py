@@ -22,7 +22,17 @@ from numba.extending import intrinsic
 
 from manual_bptt import readout
 from manual_bptt._door import Array
-from manual_bptt.compiled.blocks import add_rows, back, flat, forth, narrow, of_ours, parted, repeat
+from manual_bptt.compiled.blocks import (
+    add_rows,
+    back,
+    bias,
+    flat,
+    forth,
+    narrow,
+    of_ours,
+    parted,
+    repeat,
+)
 from manual_bptt.compiled.functions import exp
 from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
 from manual_bptt.compiled.product import columns, product
@@ -49,11 +59,10 @@ class Readout:
         self.params, self.targets, self.row = params, flat(targets), row
         V, c = params
         self.C, self.H = V.shape
-        c = np.zeros(self.C, V.dtype) if c is None else of_ours(c)
         # from states to logits, and from logits to states
         self.Vt = np.zeros(self.H * columns(V, self.C), V.dtype)
         self.V = np.zeros(self.C * row, V.dtype)
-        self.c = _ready(of_ours(V), c, self.Vt, self.V)
+        self.c = _ready(of_ours(V), bias(c, self.C, V), self.Vt, self.V)
         self.dloss = V.dtype.type(dloss)
 
     def head(self) -> Head:
