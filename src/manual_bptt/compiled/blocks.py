@@ -156,13 +156,12 @@ def without_padding(padded: Array, G: int, H: int) -> Array:
     return padded.reshape(G, -1)[:, :H].flatten()
 
 
-def narrow(padded: Array, N: int) -> Array:
-    """The first N columns, moved together in the same memory."""
-    rows, width = padded.shape
-    if width == N:
-        return padded
-    _move_together(padded.reshape(-1), width, N)
-    return padded.reshape(-1)[: rows * N].reshape(rows, N)
+def narrow(padded: Array, rows: int, N: int) -> Array:
+    """Of so many rows, one after the other, the first N numbers, moved together where they are."""
+    width = padded.size // rows
+    if width != N:
+        _move_together(padded, width, N)
+    return padded[: rows * N].reshape(rows, N)
 
 
 @njit(**PLAIN)

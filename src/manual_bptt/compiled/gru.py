@@ -21,7 +21,7 @@ How the work is shared out is said in `manual_bptt.compiled.rnn`, why a loop wri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -33,7 +33,6 @@ from manual_bptt.compiled.blocks import (
     add_to,
     bias,
     carry_over,
-    flat,
     parted,
     put,
     put_part,
@@ -46,11 +45,11 @@ from manual_bptt.compiled.blocks import (
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import collect, project
-from manual_bptt.compiled.layer import Layer, kept
+from manual_bptt.compiled.layer import Layer, Ways, kept, ready_to_go, ready_to_return
 from manual_bptt.compiled.machine import FUSED, PLAIN, on_whole_vectors
 from manual_bptt.compiled.parts import back_from, gather, onto
 from manual_bptt.compiled.product import columns
-from manual_bptt.compiled.readout import Head, read_out
+from manual_bptt.compiled.readout import head_of, read_out
 from manual_bptt.compiled.threads import Sums, total
 
 Params, Cache, Grads, init = gru.Params, gru.Cache, gru.Grads, gru.init
@@ -100,10 +99,11 @@ def step_backward(r, z, n, before, q, dh, d_r, d_z, d_n, e_n, carried):
 
 
 @njit(**PLAIN)
-def forward_chunk(given, h0, Ut, b, Wt, b_n, gates, all_q, all_h, sizes, first_b, n, tall):
+def forward_chunk(given, start, weights, b_n, kept, sizes, first_b, n):
     """(1) to (5) for n sequences of the batch."""
-    T, B, H, most = sizes
-    row = len(b_n)
+    T, B, H, most, tall = sizes
+    (h0,), (Ut, Wt, b), (gates, all_q, all_h) = start, weights, kept
+    row = len(b) // 3
     steps, step = min(T, max(1, most // n)), n * row
     apart = steps * step
     u, v = np.zeros(3 * apart, all_h.dtype), np.zeros(3 * step, all_h.dtype)
@@ -112,7 +112,7 @@ def forward_chunk(given, h0, Ut, b, Wt, b_n, gates, all_q, all_h, sizes, first_b
     q, each_b_n = np.zeros(apart, all_h.dtype), np.empty(step, all_h.dtype)
     h = np.zeros(apart + step, all_h.dtype)  # of the step before the block too
     scratch = np.zeros(steps * n * columns(all_h, given.D), all_h.dtype)
-    repeat(b_n, n, each_b_n)
+    repeat(parted(b_n, 1), n, each_b_n)
     take(h0, 0, 1, B, first_b, n, H, h, 0, row)
     for t in range(0, T, steps):
         last = min(T, t + steps)
@@ -135,12 +135,14 @@ def forward_chunk(given, h0, Ut, b, Wt, b_n, gates, all_q, all_h, sizes, first_b
 
 @njit(**PLAIN)
 def backward_chunk(
-    given, h0, gates, all_q, all_h, U, W, head, dstates, dlast,
-    sums, dx, dh0, delta, epsilon, sizes, first_b, n, tall,
+    given, start, kept, weights, b_n, head, each, beyond,
+    sums, dx, dstart, taps, sizes, first_b, n,
 ):  # fmt: skip
     """(6) to (13) for n sequences of the batch, and the readout before it where there is one."""
-    T, B, H, most = sizes
-    dU, dW, db, db_n = sums
+    T, B, H, most, tall = sizes
+    (h0,), (gates, all_q, all_h), (U, W) = start, kept, weights
+    (dstates,), (dlast,), (dU, dW, db, db_n) = each, beyond, sums
+    (dh0,), (delta, epsilon) = dstart, taps
     row = len(db_n)
     steps, step = min(T, max(1, most // n)), n * row
     apart = steps * step
@@ -190,60 +192,47 @@ def backward_chunk(
     return loss
 
 
+@njit(**PLAIN)
+def there_and_back(given, start, weights, b_n, kept, above, sums, dx, dstart, sizes, first_b, n):
+    """(1) to (13) for n sequences of the batch, the weights made ready for them alone."""
+    go = ready_to_go(given, weights, 3, sizes)
+    forward_chunk(given, start, go, b_n, kept, sizes, first_b, n)
+    back = ready_to_return(given, weights, 3, sizes)
+    none, zero = kept[0][:0], np.zeros_like(start[0])
+    return backward_chunk(
+        given, start, kept, back, b_n, head_of(above), (none,), (zero,),
+        sums, dx, dstart, (none, none), sizes, first_b, n,
+    )  # fmt: skip
+
+
 class Gated(Layer):
     """The GRU on a batch."""
 
     def __init__(self, params: gru.Params, cache: gru.Cache) -> None:
-        super().__init__(params, cache, 3)
-        self.h0 = flat(cache.h0)
-        self.kept = cache.gates.reshape(-1), cache.q.reshape(-1), cache.h.reshape(-1)
+        kept = cache.gates, cache.q, cache.h
+        b_n = bias(params.b_n, cache.sizes["H"], params.W)
+        super().__init__(
+            params, cache, 3, b=params.b, start=(cache.h0,), kept=kept, taps=2, own=b_n
+        )
+
+    @property
+    def ways(self) -> Ways:
+        """Equations (1) to (13)."""
+        return Ways(forward_chunk, backward_chunk, there_and_back)
 
     def outputs(self) -> Sequence[Array]:
         """All states, the output first."""
         return (self.cache.h,)
 
-    def forward(self) -> Callable[[int, int], None]:
-        """Equations (1) to (5) for a chunk of sequences."""
-        T, B, _, H = self.sizes
-        Ut, Wt, b = self.weights_ahead()
-        b_n = parted(bias(self.params.b_n, H, b), 1)
-
-        def run(first_b: int, n: int) -> None:
-            forward_chunk(
-                self.given, self.h0, Ut, b, Wt, b_n, *self.kept,
-                (T, B, H, self.most), first_b, n, self.tall,
-            )  # fmt: skip
-
-        return run
-
-    def backward(
-        self, dstates: Array | None, dlast: Array | None, *, taps: bool = True
-    ) -> Callable[..., tuple[float, Sums]]:
-        """Equations (6) to (13) for a chunk of sequences, with a head from the loss on."""
-        T, B, _, H = self.sizes
-        U, W = self.weights_behind()
-        each = self.none if dstates is None else flat(dstates)
-        last = np.zeros(self.h0.size, U.dtype) if dlast is None else flat(dlast)
-        self.dx, self.dh0 = np.empty_like(self.given.x), np.empty_like(self.h0)
-        self.delta, self.epsilon = (
-            np.empty_like(self.kept[0]) if taps else self.none for _ in range(2)
-        )
-
-        def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
-            sums = *self.sums(), np.zeros(self.row, U.dtype)
-            loss = backward_chunk(
-                self.given, self.h0, *self.kept, U, W, head, each, last,
-                tuple(map(flat, sums)), self.dx, self.dh0, self.delta, self.epsilon,
-                (T, B, H, self.most), first_b, n, self.tall,
-            )  # fmt: skip
-            return loss, sums
-
-        return run
+    def sums(self) -> Sums:
+        """Where a thread adds up what belongs to U, W, b and bⁿ."""
+        return *super().sums(), np.zeros(self.row, self.none.dtype)
 
     def grads(self, parts: Sequence[Sums]) -> gru.Grads:
         """What the threads found, put together."""
         x, h0, gates = self.cache[:3]
         *sums, db_n = total(parts)
+        delta, epsilon = self.taps
         dU, dW, db = self.whole(*sums)
         return gru.Grads(
             U=dU,
@@ -251,9 +240,9 @@ class Gated(Layer):
             b=db,
             b_n=None if self.params.b_n is None else without_padding(db_n, 1, h0.shape[1]),
             x=self.dx.reshape(x.shape),
-            h0=self.dh0.reshape(h0.shape),
-            delta=kept(self.delta, gates),
-            epsilon=kept(self.epsilon, gates),
+            h0=self.dstart[0].reshape(h0.shape),
+            delta=kept(delta, gates),
+            epsilon=kept(epsilon, gates),
         )
 
 
@@ -276,5 +265,5 @@ def backward(
 ) -> gru.Grads:
     """Equations (6) to (13), as `manual_bptt.gru.backward`."""
     params, dstates, dlast = gru._opened_backward(params, cache, dstates, dlast)
-    grads: gru.Grads = Gated(params, cache).run_backward(dstates, dlast)
+    grads: gru.Grads = Gated(params, cache).run_backward((dstates,), (dlast,))
     return grads

@@ -21,7 +21,7 @@ How the work is shared out is said in `manual_bptt.compiled.rnn`, why a loop wri
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -31,7 +31,6 @@ from manual_bptt._door import Array
 from manual_bptt.compiled.blocks import (
     add_to,
     carry_over,
-    flat,
     put,
     put_parts,
     take,
@@ -40,11 +39,11 @@ from manual_bptt.compiled.blocks import (
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import collect, project
-from manual_bptt.compiled.layer import Layer, kept
+from manual_bptt.compiled.layer import Layer, Ways, kept, ready_to_go, ready_to_return
 from manual_bptt.compiled.machine import FUSED, PLAIN, on_whole_vectors
 from manual_bptt.compiled.parts import back_from, gather, onto
 from manual_bptt.compiled.product import columns
-from manual_bptt.compiled.readout import Head, read_out
+from manual_bptt.compiled.readout import head_of, read_out
 from manual_bptt.compiled.threads import Sums, total
 
 Params, Cache, Grads = gru_before.Params, gru_before.Cache, gru_before.Grads
@@ -108,9 +107,10 @@ def back_to_h(r, z, before, dh, dq, d_r, q, carried):
 
 
 @njit(**PLAIN)
-def forward_chunk(given, h0, Ut, b, Wt, gates, all_h, sizes, first_b, n, tall):
+def forward_chunk(given, start, weights, own, kept, sizes, first_b, n):
     """(1) to (5) for n sequences of the batch."""
-    T, B, H, most = sizes
+    T, B, H, most, tall = sizes
+    (h0,), (Ut, Wt, b), (gates, all_h) = start, weights, kept
     row = len(b) // 3
     steps, step = min(T, max(1, most // n)), n * row
     apart = steps * step
@@ -140,12 +140,13 @@ def forward_chunk(given, h0, Ut, b, Wt, gates, all_h, sizes, first_b, n, tall):
 
 @njit(**PLAIN)
 def backward_chunk(
-    given, h0, gates, all_h, U, W, head, dstates, dlast,
-    sums, dx, dh0, delta, sizes, first_b, n, tall,
+    given, start, kept, weights, own, head, each, beyond,
+    sums, dx, dstart, taps, sizes, first_b, n,
 ):  # fmt: skip
     """(6) to (13) for n sequences of the batch, and the readout before it where there is one."""
-    T, B, H, most = sizes
-    dU, dW, db = sums
+    T, B, H, most, tall = sizes
+    (h0,), (gates, all_h), (U, W) = start, kept, weights
+    (dstates,), (dlast,), (dU, dW, db), (dh0,), (delta,) = each, beyond, sums, dstart, taps
     row = len(db) // 3
     steps, step = min(T, max(1, most // n)), n * row
     apart = steps * step
@@ -196,52 +197,34 @@ def backward_chunk(
     return loss
 
 
+@njit(**PLAIN)
+def there_and_back(given, start, weights, own, kept, above, sums, dx, dstart, sizes, first_b, n):
+    """(1) to (13) for n sequences of the batch, the weights made ready for them alone."""
+    go = ready_to_go(given, weights, 3, sizes)
+    forward_chunk(given, start, go, own, kept, sizes, first_b, n)
+    back = ready_to_return(given, weights, 3, sizes)
+    none, zero = kept[0][:0], np.zeros_like(start[0])
+    return backward_chunk(
+        given, start, kept, back, own, head_of(above), (none,), (zero,),
+        sums, dx, dstart, (none,), sizes, first_b, n,
+    )  # fmt: skip
+
+
 class Gated(Layer):
     """The GRU on a batch."""
 
     def __init__(self, params: gru_before.Params, cache: gru_before.Cache) -> None:
-        super().__init__(params, cache, 3)
-        self.h0 = flat(cache.h0)
-        self.kept = cache.gates.reshape(-1), cache.h.reshape(-1)
+        kept = cache.gates, cache.h
+        super().__init__(params, cache, 3, b=params.b, start=(cache.h0,), kept=kept)
+
+    @property
+    def ways(self) -> Ways:
+        """Equations (1) to (13)."""
+        return Ways(forward_chunk, backward_chunk, there_and_back)
 
     def outputs(self) -> Sequence[Array]:
         """All states, the output first."""
         return (self.cache.h,)
-
-    def forward(self) -> Callable[[int, int], None]:
-        """Equations (1) to (5) for a chunk of sequences."""
-        T, B, _, H = self.sizes
-        Ut, Wt, b = self.weights_ahead()
-
-        def run(first_b: int, n: int) -> None:
-            forward_chunk(
-                self.given, self.h0, Ut, b, Wt, *self.kept,
-                (T, B, H, self.most), first_b, n, self.tall,
-            )  # fmt: skip
-
-        return run
-
-    def backward(
-        self, dstates: Array | None, dlast: Array | None, *, taps: bool = True
-    ) -> Callable[..., tuple[float, Sums]]:
-        """Equations (6) to (13) for a chunk of sequences, with a head from the loss on."""
-        T, B, _, H = self.sizes
-        U, W = self.weights_behind()
-        each = self.none if dstates is None else flat(dstates)
-        last = np.zeros(self.h0.size, U.dtype) if dlast is None else flat(dlast)
-        self.dx, self.dh0 = np.empty_like(self.given.x), np.empty_like(self.h0)
-        self.delta = np.empty_like(self.kept[0]) if taps else self.none
-
-        def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
-            sums = self.sums()
-            loss = backward_chunk(
-                self.given, self.h0, *self.kept, U, W, head, each, last,
-                tuple(map(flat, sums)), self.dx, self.dh0, self.delta,
-                (T, B, H, self.most), first_b, n, self.tall,
-            )  # fmt: skip
-            return loss, sums
-
-        return run
 
     def grads(self, parts: Sequence[Sums]) -> gru_before.Grads:
         """What the threads found, put together."""
@@ -252,8 +235,8 @@ class Gated(Layer):
             W=dW,
             b=db,
             x=self.dx.reshape(x.shape),
-            h0=self.dh0.reshape(h0.shape),
-            delta=kept(self.delta, gates),
+            h0=self.dstart[0].reshape(h0.shape),
+            delta=kept(self.taps[0], gates),
         )
 
 
@@ -281,5 +264,5 @@ def backward(
 ) -> gru_before.Grads:
     """Equations (6) to (13), as `manual_bptt.gru_before.backward`."""
     params, dstates, dlast = gru_before._opened_backward(params, cache, dstates, dlast)
-    grads: gru_before.Grads = Gated(params, cache).run_backward(dstates, dlast)
+    grads: gru_before.Grads = Gated(params, cache).run_backward((dstates,), (dlast,))
     return grads

@@ -60,16 +60,16 @@ def behind(given, U, G, out):
 
 def start(given: Inputs, G: int, H: int, row: int, like: Array) -> Array:
     """∂L/∂U as `collect` adds to it."""
-    shape = (given.D, G * row) if len(given.classes) else (G * H, columns(like, given.D))
-    return np.zeros(shape, like.dtype)
+    numbers = given.D * G * row if len(given.classes) else G * H * columns(like, given.D)
+    return np.zeros(numbers, like.dtype)
 
 
-def end(given: Inputs, summed: Array, H: int, row: int) -> Array:
+def end(given: Inputs, summed: Array, G: int, H: int, row: int) -> Array:
     """∂L/∂U (G H, D), of what was added."""
     if len(given.classes):
-        parts = summed.reshape(given.D, -1, row)[:, :, :H]  # (D, G, H)
+        parts = summed.reshape(given.D, G, row)[:, :, :H]  # (D, G, H)
         return np.ascontiguousarray(parts.transpose(1, 2, 0)).reshape(-1, given.D)
-    return narrow(summed, given.D)
+    return narrow(summed, G * H, given.D)
 
 
 @njit(inline="always")

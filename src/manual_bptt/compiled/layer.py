@@ -1,21 +1,31 @@
 """What the compiled layers have in common: how a batch is shared out, and the gradients gathered.
 
-A layer is made from its weights and a cache that is being filled or was. `forward` and `backward`
-give a function to be called for each chunk of sequences, in whatever thread.
+A layer is made from its weights and a cache that is being filled or was. Its module has three
+compiled functions for a chunk of sequences: `forward_chunk`, `backward_chunk` and, from one end to
+the other with a readout above, `there_and_back`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from manual_bptt._door import Array
 from manual_bptt.compiled import threads
-from manual_bptt.compiled.blocks import back, bias, forth, narrow, of_ours, parted, without_padding
+from manual_bptt.compiled.blocks import (
+    back,
+    bias,
+    flat,
+    forth,
+    narrow,
+    of_ours,
+    parted,
+    without_padding,
+)
 from manual_bptt.compiled.inputs import ahead, behind, end, inputs, start
 from manual_bptt.compiled.machine import PLAIN
 from manual_bptt.compiled.product import columns, tallest
@@ -23,101 +33,174 @@ from manual_bptt.compiled.readout import Head, Readout
 from manual_bptt.compiled.threads import Sums
 
 LARGE = 2**21
-"""Bytes of weights from which on both ways do not have theirs ready at the same time: to start the
-threads once more, some 50 µs, then counts for less than the memory."""
+"""Bytes of weights from which on they are made ready once for all threads, and for one way at a
+time. Of small ones each thread makes its own: so all its work is one call, and Python, which takes
+longer than the layer where a batch is small, does little else."""
+
+
+class Ways(NamedTuple):
+    """The compiled functions of a layer, for a chunk of sequences."""
+
+    forward: Callable[..., None]
+    backward: Callable[..., float]
+    there_and_back: Callable[..., float]
 
 
 @njit(**PLAIN)
-def _ready_to_go(given, U, W, b, G, tall, Ut, Wt):
+def _go(given, weights, G, tall, Ut, Wt):
+    U, W, b = weights
     ahead(given, U, G, Ut)
     forth(W, G, tall, Wt)
     return parted(b, G)
 
 
 @njit(**PLAIN)
-def _ready_to_return(given, U, W, G, tall, U_back, W_back):
+def _return(given, weights, G, tall, U_back, W_back):
+    U, W, _ = weights
     behind(given, U, G, U_back)
     back(W, G, tall, W_back)
+
+
+@njit(**PLAIN)
+def ready_to_go(given, weights, G, sizes):
+    """U, W and b as the way forward reads them."""
+    W = weights[1]
+    H = W.shape[1]
+    wide = G * columns(W, H)
+    Ut, Wt = np.zeros(given.D * wide, W.dtype), np.zeros(H * wide, W.dtype)
+    return Ut, Wt, _go(given, weights, G, sizes[-1], Ut, Wt)
+
+
+@njit(**PLAIN)
+def ready_to_return(given, weights, G, sizes):
+    """U and W as the way back reads them."""
+    W = weights[1]
+    GH, H = W.shape
+    wide = 0 if len(given.classes) else columns(W, given.D)
+    U_back, W_back = np.zeros(GH * wide, W.dtype), np.zeros(GH * columns(W, H), W.dtype)
+    _return(given, weights, G, sizes[-1], U_back, W_back)
+    return U_back, W_back
 
 
 class Layer:
     """A layer on a batch.
 
     Args:
-        params: its weights, of which U is (G H, D), W (G H, H) and b (G H,) or None.
+        params: its weights, of which U is (G H, D) and W (G H, H).
         cache: with x and the sizes.
         G: how many parts, of H rows each, the weights have.
+        b: the bias (G H,) or None.
+        start: the states before the first step, (B, H) each.
+        kept: what the cache holds of all steps, (T, B, ·) each; the first as the taps are.
+        taps: how many intermediate cotangents there are.
+        own: what the cell needs beside.
     """
 
-    def __init__(self, params: Any, cache: Any, G: int) -> None:
-        self.params, self.cache, self.G = params, cache, G
+    def __init__(
+        self,
+        params: Any,
+        cache: Any,
+        G: int,
+        *,
+        b: Array | None,
+        start: Sequence[Array],
+        kept: Sequence[Array],
+        taps: int = 1,
+        own: Any = 0,
+    ) -> None:
+        self.params, self.cache, self.G, self.own = params, cache, G, own
         T, B, D, H = (cache.sizes[letter] for letter in "TBDH")
-        self.sizes = T, B, D, H
+        U = of_ours(params.U)
+        self.weights = U, of_ours(params.W), bias(b, len(U), U)
+        self.row = columns(U, H)
+        self.given = inputs(of_ours(cache.x), D, U)
+        self.start = tuple(map(flat, start))
+        self.kept = tuple(a.reshape(-1) for a in kept)
+        self.none = np.empty(0, U.dtype)
+        self.taps: Sequence[Array] = (self.none,) * taps
         self.chunks = threads.chunks(B, T * B * G * H * (H + D))
-        self.most = threads.rows()
-        self.tall = max(tallest(n) for _, n in self.chunks)
-        self.row = columns(params.U, H)
-        self.given = inputs(of_ours(cache.x), D, params.U)
-        self.none = np.empty(0, params.U.dtype)
+        tall = max(tallest(n) for _, n in self.chunks)
+        self.sizes = T, B, H, threads.rows(), tall
 
-    def weights_ahead(self) -> tuple[Array, Array, Array]:
-        """U, W and b as the way forward reads them."""
-        U, W, b = self.params[:3]
-        _, _, D, H = self.sizes
-        # NumPy asks for large pages where an array is large, numba does not
-        Ut, Wt = (np.zeros(N * self.G * self.row, U.dtype) for N in (D, H))
-        b = bias(b, len(U), U)
-        b = _ready_to_go(self.given, of_ours(U), of_ours(W), b, self.G, self.tall, Ut, Wt)
-        return Ut, Wt, b
-
-    def weights_behind(self) -> tuple[Array, Array]:
-        """U and W as the way back reads them."""
-        U, W = self.params[:2]
-        wide = 0 if len(self.given.classes) else columns(U, self.given.D)
-        U_back, W_back = (np.zeros(len(U) * N, U.dtype) for N in (wide, self.row))
-        _ready_to_return(self.given, of_ours(U), of_ours(W), self.G, self.tall, U_back, W_back)
-        return U_back, W_back
-
-    def sums(self) -> Sums:
-        """Where a thread adds up what belongs to U, W and b."""
-        U = self.params.U
-        _, _, _, H = self.sizes
-        return (
-            start(self.given, self.G, H, self.row, U),
-            np.zeros((self.G * H, self.row), U.dtype),
-            np.zeros(self.G * self.row, U.dtype),
-        )
-
-    def whole(self, dU: Array, dW: Array, db: Array) -> tuple[Array, Array, Array | None]:
-        """The gradients of U, W and b, of what was added up."""
-        _, _, _, H = self.sizes
-        none = self.params.b is None
-        return (
-            end(self.given, dU, H, self.row),
-            narrow(dW, H),
-            None if none else without_padding(db, self.G, H),
-        )
-
-    def forward(self) -> Callable[[int, int], None]:
-        """The way forward, for a chunk of sequences; it fills what the cache holds."""
+    @property
+    def ways(self) -> Ways:
+        """The compiled functions."""
         raise NotImplementedError
 
-    def backward(
-        self, dstates: Any, dlast: Any, *, taps: bool = True
-    ) -> Callable[..., tuple[float, Sums]]:
-        """The way back, for a chunk of sequences, with a head from the loss on: the loss, the sums.
-
-        Cotangents that are None are zero. Without taps, the intermediate ones are not kept.
-        """
+    def outputs(self) -> Sequence[Array]:
+        """All states (T, B, H), the output first."""
         raise NotImplementedError
 
     def grads(self, parts: Sequence[Sums]) -> Any:
         """The gradients, from what each thread found; in the order of the chunks."""
         raise NotImplementedError
 
-    def outputs(self) -> Sequence[Array]:
-        """All states (T, B, H), the output first."""
-        raise NotImplementedError
+    def sums(self) -> Sums:
+        """Where a thread adds up what belongs to U, W and b."""
+        U, W, _ = self.weights
+        return (
+            start(self.given, self.G, W.shape[1], self.row, U),
+            np.zeros(len(W) * self.row, U.dtype),
+            np.zeros(self.G * self.row, U.dtype),
+        )
+
+    def whole(self, dU: Array, dW: Array, db: Array) -> tuple[Array, Array, Array | None]:
+        """The gradients of U, W and b, of what was added up."""
+        GH, H = self.weights[1].shape
+        none = self.params.b is None
+        return (
+            end(self.given, dU, self.G, H, self.row),
+            narrow(dW, GH, H),
+            None if none else without_padding(db, self.G, H),
+        )
+
+    def forward(self) -> Callable[[int, int], None]:
+        """The way forward, for a chunk of sequences; it fills what the cache holds."""
+        U, W, _ = self.weights
+        # NumPy asks for large pages where an array is large, numba does not
+        Ut, Wt = (np.zeros(N * self.G * self.row, U.dtype) for N in (self.given.D, W.shape[1]))
+        b = _go(self.given, self.weights, self.G, self.sizes[-1], Ut, Wt)
+        return partial(
+            self.ways.forward,
+            self.given, self.start, (Ut, Wt, b), self.own, self.kept, self.sizes,
+        )  # fmt: skip
+
+    def backward(
+        self,
+        dstates: Sequence[Array] | None = None,
+        dlast: Sequence[Array] | None = None,
+        *,
+        taps: bool = True,
+    ) -> Callable[..., tuple[float, Sums]]:
+        """The way back, for a chunk of sequences, with a head from the loss on: the loss, the sums.
+
+        Cotangents that are None are zero. Without taps, the intermediate ones are not kept.
+        """
+        U = self.weights[0]
+        wide = 0 if len(self.given.classes) else columns(U, self.given.D)
+        back = tuple(np.zeros(len(U) * N, U.dtype) for N in (wide, self.row))
+        _return(self.given, self.weights, self.G, self.sizes[-1], *back)
+        each = [self.none for _ in self.outputs()] if dstates is None else map(flat, dstates)
+        last = map(np.zeros_like, self.start) if dlast is None else map(flat, dlast)
+        cotangents = tuple(each), tuple(last)
+        self._make_room(taps=taps)
+
+        def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
+            sums = self.sums()
+            loss = self.ways.backward(
+                self.given, self.start, self.kept, back, self.own, head, *cotangents,
+                sums, self.dx, self.dstart, self.taps, self.sizes, first_b, n,
+            )  # fmt: skip
+            return loss, sums
+
+        return run
+
+    def _make_room(self, *, taps: bool) -> None:
+        """For the gradients that each thread has a part of."""
+        self.dx = np.empty_like(self.given.x)
+        self.dstart = tuple(map(np.empty_like, self.start))
+        if taps:
+            self.taps = tuple(np.empty_like(self.kept[0]) for _ in self.taps)
 
     def run_forward(self) -> Any:
         """All chunks forward: the cache, whose states nobody may change any more."""
@@ -127,36 +210,50 @@ class Layer:
             s.flags.writeable = False
         return self.cache
 
-    def run_backward(self, dstates: Any, dlast: Any) -> Any:
+    def run_backward(self, dstates: Sequence[Array], dlast: Sequence[Array]) -> Any:
         """All chunks back: the gradients."""
         run = self.backward(dstates, dlast)
         found = threads.run([partial(run, *chunk) for chunk in self.chunks])
         return self.grads([sums for _, sums in found])
 
     def from_the_loss(self, readout: Readout) -> tuple[Any, Any, Array, Array | None]:
-        """Forward and back with the readout above: the loss, the gradients, ∂L/∂V and ∂L/∂c.
-
-        A thread goes there and back; with `LARGE` weights all wait for one another in between.
-        """
-        forward = self.forward()
-        if self.params.U.nbytes + self.params.W.nbytes > LARGE:
-            threads.run([partial(forward, *chunk) for chunk in self.chunks])
-            forward = _done
-        backward = self.backward(None, None, taps=False)
-
-        def run(first_b: int, n: int) -> tuple[float, Sums, Head]:
-            forward(first_b, n)
-            head = readout.head()
-            return *backward(first_b, n, head), head
-
+        """Forward and back with the readout above: the loss, the gradients, ∂L/∂V and ∂L/∂c."""
+        U, W, _ = self.weights
+        large = U.nbytes + W.nbytes > LARGE
+        run = (self._one_after_the_other if large else self._in_one_go)(readout)
         found = threads.run([partial(run, *chunk) for chunk in self.chunks])
-        losses, sums, heads = zip(*found, strict=True)
+        losses, sums, tops = zip(*found, strict=True)
         loss = self.none.dtype.type(sum(losses))
-        return loss, self.grads(sums), *readout.grads(heads)
+        return loss, self.grads(sums), *readout.grads(tops)
 
+    def _in_one_go(self, readout: Readout) -> Callable[[int, int], tuple[float, Sums, Sums]]:
+        """A chunk goes there and back."""
+        self._make_room(taps=False)
 
-def _done(first_b: int, n: int) -> None:
-    """Nothing is left of the way forward."""
+        def run(first_b: int, n: int) -> tuple[float, Sums, Sums]:
+            sums, tops = self.sums(), readout.sums()
+            loss = self.ways.there_and_back(
+                self.given, self.start, self.weights, self.own, self.kept, readout.above(tops),
+                sums, self.dx, self.dstart, self.sizes, first_b, n,
+            )  # fmt: skip
+            return loss, sums, tops
+
+        return run
+
+    def _one_after_the_other(
+        self, readout: Readout
+    ) -> Callable[[int, int], tuple[float, Sums, Sums]]:
+        """All chunks go forward; what is left is the way back."""
+        forward = self.forward()
+        threads.run([partial(forward, *chunk) for chunk in self.chunks])
+        del forward  # and the weights that it had ready
+        backward, head = self.backward(taps=False), readout.heads()
+
+        def run(first_b: int, n: int) -> tuple[float, Sums, Sums]:
+            tops = readout.sums()
+            return *backward(first_b, n, head(tops)), tops
+
+        return run
 
 
 def kept(tap: Array, like: Array) -> Any:

@@ -23,7 +23,7 @@ knows with a few comparisons that it overlaps none of those that are read, and u
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -33,7 +33,6 @@ from manual_bptt._door import Array
 from manual_bptt.compiled.blocks import (
     add_to,
     carry_over,
-    flat,
     put,
     put_parts,
     take,
@@ -42,11 +41,11 @@ from manual_bptt.compiled.blocks import (
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import collect, project
-from manual_bptt.compiled.layer import Layer, kept
+from manual_bptt.compiled.layer import Layer, Ways, kept, ready_to_go, ready_to_return
 from manual_bptt.compiled.machine import FUSED, PLAIN, on_whole_vectors
 from manual_bptt.compiled.parts import back_from, gather, onto
 from manual_bptt.compiled.product import columns
-from manual_bptt.compiled.readout import Head, read_out
+from manual_bptt.compiled.readout import head_of, read_out
 from manual_bptt.compiled.threads import Sums, total
 
 Both = tuple[Array, Array]
@@ -110,9 +109,10 @@ def step_backward(i, f, g, o, before, c, dh, dc, d_i, d_f, d_g, d_o):
 
 
 @njit(**PLAIN)
-def forward_chunk(given, h0, c0, Ut, b, Wt, gates, all_h, all_c, sizes, first_b, n, tall):
+def forward_chunk(given, start, weights, own, kept, sizes, first_b, n):
     """(1) to (6) for n sequences of the batch."""
-    T, B, H, most = sizes
+    T, B, H, most, tall = sizes
+    (h0, c0), (Ut, Wt, b), (gates, all_h, all_c) = start, weights, kept
     row = len(b) // 4
     steps, step = min(T, max(1, most // n)), n * row
     apart = steps * step
@@ -145,13 +145,13 @@ def forward_chunk(given, h0, c0, Ut, b, Wt, gates, all_h, all_c, sizes, first_b,
 
 @njit(**PLAIN)
 def backward_chunk(
-    given, h0, c0, gates, all_h, all_c, U, W, head, dstates, dlast,
-    sums, dx, dh0, dc0, delta, sizes, first_b, n, tall,
+    given, start, kept, weights, own, head, dstates, dlast,
+    sums, dx, dstart, taps, sizes, first_b, n,
 ):  # fmt: skip
     """(8) to (17) for n sequences of the batch, and the readout before it where there is one."""
-    T, B, H, most = sizes
-    dU, dW, db = sums
-    given_h, given_c = dstates
+    T, B, H, most, tall = sizes
+    (h0, c0), (gates, all_h, all_c), (U, W) = start, kept, weights
+    (given_h, given_c), (dU, dW, db), (dh0, dc0), (delta,) = dstates, sums, dstart, taps
     row = len(db) // 4
     steps, step = min(T, max(1, most // n)), n * row
     apart = steps * step
@@ -205,55 +205,39 @@ def backward_chunk(
     return loss
 
 
+@njit(**PLAIN)
+def there_and_back(given, start, weights, own, kept, above, sums, dx, dstart, sizes, first_b, n):
+    """(1) to (17) for n sequences of the batch, the weights made ready for them alone."""
+    go = ready_to_go(given, weights, 4, sizes)
+    forward_chunk(given, start, go, own, kept, sizes, first_b, n)
+    back = ready_to_return(given, weights, 4, sizes)
+    none, zero = kept[0][:0], np.zeros_like(start[0])
+    return backward_chunk(
+        given, start, kept, back, own, head_of(above), (none, none), (zero, zero),
+        sums, dx, dstart, (none,), sizes, first_b, n,
+    )  # fmt: skip
+
+
 class LongShortTerm(Layer):
     """The LSTM on a batch; φ is added to the bias."""
 
     def __init__(self, params: lstm.Params, cache: lstm.Cache, offset: float = 0.0) -> None:
-        super().__init__(params, cache, 4)
-        self.start = flat(cache.h0), flat(cache.c0)
-        self.kept = cache.gates.reshape(-1), cache.h.reshape(-1), cache.c.reshape(-1)
-        self.offset = offset
+        b = params.b
+        if offset:
+            H = cache.sizes["H"]
+            b = np.zeros(4 * H, params.W.dtype) if b is None else b.copy()
+            b[H : 2 * H] += offset
+        start, kept = (cache.h0, cache.c0), (cache.gates, cache.h, cache.c)
+        super().__init__(params, cache, 4, b=b, start=start, kept=kept)
+
+    @property
+    def ways(self) -> Ways:
+        """Equations (1) to (17)."""
+        return Ways(forward_chunk, backward_chunk, there_and_back)
 
     def outputs(self) -> Sequence[Array]:
         """All states, the output first."""
         return self.cache.h, self.cache.c
-
-    def forward(self) -> Callable[[int, int], None]:
-        """Equations (1) to (6) for a chunk of sequences."""
-        T, B, _, H = self.sizes
-        Ut, Wt, b = self.weights_ahead()
-        b[self.row : self.row + H] += self.offset
-
-        def run(first_b: int, n: int) -> None:
-            forward_chunk(
-                self.given, *self.start, Ut, b, Wt, *self.kept,
-                (T, B, H, self.most), first_b, n, self.tall,
-            )  # fmt: skip
-
-        return run
-
-    def backward(
-        self, dstates: Both | None, dlast: Both | None, *, taps: bool = True
-    ) -> Callable[..., tuple[float, Sums]]:
-        """Equations (8) to (17) for a chunk of sequences, with a head from the loss on."""
-        T, B, _, H = self.sizes
-        U, W = self.weights_behind()
-        each = tuple(map(flat, dstates or (self.none, self.none)))
-        last = tuple(map(flat, dlast or (np.zeros_like(s) for s in self.start)))
-        self.dx = np.empty_like(self.given.x)
-        self.dh0, self.dc0 = (np.empty_like(s) for s in self.start)
-        self.delta = np.empty_like(self.kept[0]) if taps else self.none
-
-        def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
-            sums = self.sums()
-            loss = backward_chunk(
-                self.given, *self.start, *self.kept, U, W, head, each, last,
-                tuple(map(flat, sums)), self.dx, self.dh0, self.dc0, self.delta,
-                (T, B, H, self.most), first_b, n, self.tall,
-            )  # fmt: skip
-            return loss, sums
-
-        return run
 
     def grads(self, parts: Sequence[Sums]) -> lstm.Grads:
         """What the threads found, put together."""
@@ -266,9 +250,9 @@ class LongShortTerm(Layer):
             p=None,
             P=None,
             x=self.dx.reshape(x.shape),
-            h0=self.dh0.reshape(h0.shape),
-            c0=self.dc0.reshape(c0.shape),
-            delta=kept(self.delta, gates),
+            h0=self.dstart[0].reshape(h0.shape),
+            c0=self.dstart[1].reshape(c0.shape),
+            delta=kept(self.taps[0], gates),
         )
 
 

@@ -12,7 +12,7 @@ The logits of a block are made, turned into o_t - y_t where they stand, used, an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,7 +36,7 @@ from manual_bptt.compiled.blocks import (
 from manual_bptt.compiled.functions import exp
 from manual_bptt.compiled.machine import FUSED, PLAIN, TALLEST, on_whole_vectors
 from manual_bptt.compiled.product import columns, product
-from manual_bptt.compiled.threads import total
+from manual_bptt.compiled.threads import Sums, total
 
 
 class Head(NamedTuple):
@@ -53,35 +53,56 @@ class Head(NamedTuple):
 
 
 class Readout:
-    """The readout on a batch: its weights as the products read them."""
+    """The readout on a batch."""
 
     def __init__(self, params: readout.Params, targets: Array, row: int, dloss: float) -> None:
-        self.params, self.targets, self.row = params, flat(targets), row
         V, c = params
         self.C, self.H = V.shape
-        # from states to logits, and from logits to states
-        self.Vt = np.zeros(self.H * columns(V, self.C), V.dtype)
-        self.V = np.zeros(self.C * row, V.dtype)
-        self.c = _ready(of_ours(V), bias(c, self.C, V), self.Vt, self.V)
-        self.dloss = V.dtype.type(dloss)
+        self.row, self.has_bias = row, c is not None
+        self.V, self.c = of_ours(V), bias(c, self.C, V)
+        self.targets, self.dloss = flat(targets), V.dtype.type(dloss)
 
-    def head(self) -> Head:
-        """For one thread."""
-        dV, dc = np.zeros(self.C * self.row, self.c.dtype), np.zeros_like(self.c)
-        return Head(self.Vt, self.V, self.c, self.C, self.targets, self.dloss, dV, dc)
+    def sums(self) -> Sums:
+        """Where a thread adds up what belongs to V and c."""
+        V = self.V
+        return np.zeros(self.C * self.row, V.dtype), np.zeros(columns(V, self.C), V.dtype)
 
-    def grads(self, heads: Sequence[Head]) -> tuple[Array, Array | None]:
+    def above(self, sums: Sums) -> tuple[Any, ...]:
+        """For one thread: what `head_of` makes a head of."""
+        return self.V, self.c, self.targets, self.dloss, *sums
+
+    def heads(self) -> Callable[[Sums], Head]:
+        """What makes a head for one thread, of weights that are ready for all."""
+        V, c = self.V, self.c
+        # NumPy asks for large pages where an array is large, numba does not
+        Vt, V_back = (
+            np.zeros(n, V.dtype) for n in (self.H * columns(V, self.C), self.C * self.row)
+        )
+        c = _ready(V, c, Vt, V_back)
+        return lambda sums: Head(Vt, V_back, c, self.C, self.targets, self.dloss, *sums)
+
+    def grads(self, parts: Sequence[Sums]) -> tuple[Array, Array | None]:
         """∂L/∂V and ∂L/∂c, from what each thread found."""
-        dV, dc = total([(head.dV, head.dc) for head in heads])
-        dV = narrow(dV.reshape(self.C, self.row), self.H)
-        return dV, None if self.params.c is None else dc[: self.C]
+        dV, dc = total(parts)
+        return narrow(dV, self.C, self.H), dc[: self.C] if self.has_bias else None
 
 
 @njit(**PLAIN)
 def _ready(V, c, there, and_back):
+    """From states to logits, and from logits to states."""
     forth(V, 1, TALLEST, there)
     back(V, 1, TALLEST, and_back)
     return parted(c, 1)
+
+
+@njit(**PLAIN)
+def head_of(above):
+    """A head with weights of its own."""
+    V, c, targets, dloss, dV, dc = above
+    C, H = V.shape
+    there, and_back = np.zeros(H * len(dc), V.dtype), np.zeros(len(dV), V.dtype)
+    c = _ready(V, c, there, and_back)
+    return Head(there, and_back, c, C, targets, dloss, dV, dc)
 
 
 @njit(**{**PLAIN, "fastmath": True})

@@ -15,7 +15,7 @@ of steps.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numba import njit
@@ -24,21 +24,22 @@ from manual_bptt import rnn
 from manual_bptt._door import Array
 from manual_bptt.activations import Activation
 from manual_bptt.compiled.activations import KINDS, activate, reach_through
-from manual_bptt.compiled.blocks import carry_over, flat, put, take, take_from_before
+from manual_bptt.compiled.blocks import carry_over, put, take, take_from_before
 from manual_bptt.compiled.inputs import collect, project
-from manual_bptt.compiled.layer import Layer, kept
+from manual_bptt.compiled.layer import Layer, Ways, kept, ready_to_go, ready_to_return
 from manual_bptt.compiled.machine import PLAIN, TALLEST
 from manual_bptt.compiled.product import columns, product
-from manual_bptt.compiled.readout import Head, read_out
+from manual_bptt.compiled.readout import head_of, read_out
 from manual_bptt.compiled.threads import Sums, total
 
 Params, Cache, Grads, init = rnn.Params, rnn.Cache, rnn.Grads, rnn.init
 
 
 @njit(**PLAIN)
-def forward_chunk(given, s0, Ut, b, Wt, f, states, sizes, first_b, n, tall):
+def forward_chunk(given, start, weights, f, kept, sizes, first_b, n):
     """(1) and (2) for n sequences of the batch."""
-    T, B, H, most = sizes
+    T, B, H, most, tall = sizes
+    (s0,), (Ut, Wt, b), (states,) = start, weights, kept
     row = len(b)
     steps, step = min(T, max(1, most // n)), n * row
     a = np.zeros(steps * step, states.dtype)
@@ -62,11 +63,12 @@ def forward_chunk(given, s0, Ut, b, Wt, f, states, sizes, first_b, n, tall):
 
 @njit(**PLAIN)
 def backward_chunk(
-    given, s0, states, U, W, f, head, dstates, dlast, sums, dx, ds0, delta, sizes, first_b, n, tall
+    given, start, kept, weights, f, head, each, beyond, sums, dx, dstart, taps, sizes, first_b, n
 ):
     """(8) to (12) for n sequences of the batch, and the readout before it where there is one."""
-    T, B, H, most = sizes
-    dU, dW, db = sums
+    T, B, H, most, tall = sizes
+    (s0,), (states,), (U, W) = start, kept, weights
+    (dstates,), (dlast,), (dU, dW, db), (ds0,), (delta,) = each, beyond, sums, dstart, taps
     row = len(db)
     steps, step = min(T, max(1, most // n)), n * row
     s = np.zeros((steps + 1) * step, states.dtype)
@@ -100,64 +102,48 @@ def backward_chunk(
     return loss
 
 
+@njit(**PLAIN)
+def there_and_back(given, start, weights, f, kept, above, sums, dx, dstart, sizes, first_b, n):
+    """(1) to (12) for n sequences of the batch, the weights made ready for them alone."""
+    go = ready_to_go(given, weights, 1, sizes)
+    forward_chunk(given, start, go, f, kept, sizes, first_b, n)
+    back = ready_to_return(given, weights, 1, sizes)
+    none, zero = kept[0][:0], np.zeros_like(start[0])
+    return backward_chunk(
+        given, start, kept, back, f, head_of(above), (none,), (zero,),
+        sums, dx, dstart, (none,), sizes, first_b, n,
+    )  # fmt: skip
+
+
 class Recurrent(Layer):
     """The recurrent layer on a batch."""
 
     def __init__(self, params: rnn.Params, cache: rnn.Cache) -> None:
-        super().__init__(params, cache, 1)
-        self.s0, self.states = flat(cache.s0), cache.states.reshape(-1)
-        self.f = KINDS.index(cache.activation.name)
+        f = KINDS.index(cache.activation.name)
+        super().__init__(
+            params, cache, 1, b=params.b, start=(cache.s0,), kept=(cache.states,), own=f
+        )
+
+    @property
+    def ways(self) -> Ways:
+        """Equations (1) to (12)."""
+        return Ways(forward_chunk, backward_chunk, there_and_back)
 
     def outputs(self) -> Sequence[Array]:
         """All states, the output first."""
         return (self.cache.states,)
 
-    def forward(self) -> Callable[[int, int], None]:
-        """Equations (1) and (2) for a chunk of sequences."""
-        T, B, _, H = self.sizes
-        Ut, Wt, b = self.weights_ahead()
-
-        def run(first_b: int, n: int) -> None:
-            forward_chunk(
-                self.given, self.s0, Ut, b, Wt, self.f, self.states,
-                (T, B, H, self.most), first_b, n, self.tall,
-            )  # fmt: skip
-
-        return run
-
-    def backward(
-        self, dstates: Array | None, dlast: Array | None, *, taps: bool = True
-    ) -> Callable[..., tuple[float, Sums]]:
-        """Equations (8) to (12) for a chunk of sequences, with a head from the loss on."""
-        T, B, _, H = self.sizes
-        U, W = self.weights_behind()
-        dstates = self.none if dstates is None else flat(dstates)
-        dlast = np.zeros(self.s0.size, U.dtype) if dlast is None else flat(dlast)
-        self.dx, self.ds0 = np.empty_like(self.given.x), np.empty_like(self.s0)
-        self.delta = np.empty_like(self.states) if taps else self.none
-
-        def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
-            sums = self.sums()
-            loss = backward_chunk(
-                self.given, self.s0, self.states, U, W, self.f, head, dstates, dlast,
-                tuple(map(flat, sums)), self.dx, self.ds0, self.delta,
-                (T, B, H, self.most), first_b, n, self.tall,
-            )  # fmt: skip
-            return loss, sums
-
-        return run
-
     def grads(self, parts: Sequence[Sums]) -> rnn.Grads:
         """What the threads found, put together."""
-        x, _, states, *_ = self.cache
+        x, s0, states, *_ = self.cache
         dU, dW, db = self.whole(*total(parts))
         return rnn.Grads(
             U=dU,
             W=dW,
             b=db,
             x=self.dx.reshape(x.shape) if x.ndim == 3 else None,
-            s0=self.ds0.reshape(self.cache.s0.shape),
-            delta=kept(self.delta, states),
+            s0=self.dstart[0].reshape(s0.shape),
+            delta=kept(self.taps[0], states),
         )
 
 
@@ -183,5 +169,5 @@ def backward(
 ) -> rnn.Grads:
     """Equations (8) to (12), as `manual_bptt.rnn.backward`."""
     params, dstates, dlast = rnn._opened_backward(params, cache, dstates, dlast)
-    grads: rnn.Grads = Recurrent(params, cache).run_backward(dstates, dlast)
+    grads: rnn.Grads = Recurrent(params, cache).run_backward((dstates,), (dlast,))
     return grads
