@@ -86,14 +86,23 @@ def test_inputs_stay_as_they_are_and_states_cannot_be_changed(cell):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_for_arrays_that_cannot_be_changed_nothing_is_compiled_anew(name):
-    cell, chunks = CELLS[name], engines.module("numba", name)
+    cell, layer_of = CELLS[name], engines.module("numba", name)
+    ways = layer_of.forward_chunk, layer_of.backward_chunk, layer_of.there_and_back
     params, x, dh = draw(cell)
-    expected = run(cell, params, x, dh)[1]
-    compiled = [len(f.signatures) for f in (chunks.forward_chunk, chunks.backward_chunk)]
-    for a in (*arrays(params), x, dh):
+    above = readout.init(np.random.default_rng(0), H, C, dtype=np.float32)
+    targets = np.zeros((T, B), int)
+
+    def both():
+        whole = network.Params((params,), above)
+        _, g = network.loss_and_grads(network.Network(cell), whole, x, targets, engine="numba")
+        return *run(cell, params, x, dh)[1], g.layers[0].U, g.layers[0].W, g.readout.V
+
+    expected = both()
+    compiled = [len(f.signatures) for f in ways]
+    for a in (*arrays(params), *arrays(above), x, dh, targets):
         a.flags.writeable = False
-    same(run(cell, params, x, dh)[1], expected)
-    assert [len(f.signatures) for f in (chunks.forward_chunk, chunks.backward_chunk)] == compiled
+    same(both(), expected)
+    assert [len(f.signatures) for f in ways] == compiled
 
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS)

@@ -137,7 +137,7 @@ LSTM = _mutants(
     (
         "dlast-of-c-dropped",
         "the cotangent of the last cell state is left out",
-        {"    take(dlast[1], 0, 1, B, first_b, n, H, dc, 0, row)\n": ""},
+        {"    take(dlast_c, 0, 1, B, first_b, n, H, dc, 0, row)\n": ""},
     ),
     (
         "gates-in-another-order",

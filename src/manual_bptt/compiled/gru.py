@@ -45,7 +45,7 @@ from manual_bptt.compiled.blocks import (
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import collect, project
-from manual_bptt.compiled.layer import Layer, Ways, kept, ready_to_go, ready_to_return
+from manual_bptt.compiled.layer import Layer, Ways, ready_to_go, ready_to_return, tap
 from manual_bptt.compiled.machine import FUSED, PLAIN, on_whole_vectors
 from manual_bptt.compiled.parts import back_from, gather, onto
 from manual_bptt.compiled.product import columns
@@ -241,8 +241,8 @@ class Gated(Layer):
             b_n=None if self.params.b_n is None else without_padding(db_n, 1, h0.shape[1]),
             x=self.dx.reshape(x.shape),
             h0=self.dstart[0].reshape(h0.shape),
-            delta=kept(delta, gates),
-            epsilon=kept(epsilon, gates),
+            delta=tap(delta, gates),
+            epsilon=tap(epsilon, gates),
         )
 
 

@@ -2,7 +2,8 @@
 
 A layer is made from its weights and a cache that is being filled or was. Its module has three
 compiled functions for a chunk of sequences: `forward_chunk`, `backward_chunk` and, from one end to
-the other with a readout above, `there_and_back`.
+the other with a readout above, `there_and_back`. Their arguments are the same in every module,
+though not every cell needs each.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from manual_bptt._door import Array
-from manual_bptt.compiled import threads
+from manual_bptt.compiled import inputs, threads
 from manual_bptt.compiled.blocks import (
     back,
     bias,
@@ -26,16 +27,15 @@ from manual_bptt.compiled.blocks import (
     parted,
     without_padding,
 )
-from manual_bptt.compiled.inputs import ahead, behind, end, inputs, start
 from manual_bptt.compiled.machine import PLAIN
 from manual_bptt.compiled.product import columns, tallest
 from manual_bptt.compiled.readout import Head, Readout
 from manual_bptt.compiled.threads import Sums
 
 LARGE = 2**21
-"""Bytes of weights from which on they are made ready once for all threads, and for one way at a
-time. Of small ones each thread makes its own: so all its work is one call, and Python, which takes
-longer than the layer where a batch is small, does little else."""
+"""Bytes of weights, the readout's too, from which on they are made ready once for all threads, and
+for one way at a time. Small ones each thread makes ready for itself: so all its work is one call,
+and Python, which takes longer than the layer where a batch is small, does little else."""
 
 
 class Ways(NamedTuple):
@@ -47,9 +47,25 @@ class Ways(NamedTuple):
 
 
 @njit(**PLAIN)
+def _numbers_to_go(given, W, G):
+    """How many numbers U and W are, as the way forward reads them."""
+    H = W.shape[1]
+    wide = G * columns(W, H)
+    return given.D * wide, H * wide
+
+
+@njit(**PLAIN)
+def _numbers_to_return(given, W):
+    """The same for the way back."""
+    GH, H = W.shape
+    wide = 0 if len(given.classes) else columns(W, given.D)
+    return GH * wide, GH * columns(W, H)
+
+
+@njit(**PLAIN)
 def _go(given, weights, G, tall, Ut, Wt):
     U, W, b = weights
-    ahead(given, U, G, Ut)
+    inputs.ahead(given, U, G, Ut)
     forth(W, G, tall, Wt)
     return parted(b, G)
 
@@ -57,7 +73,7 @@ def _go(given, weights, G, tall, Ut, Wt):
 @njit(**PLAIN)
 def _return(given, weights, G, tall, U_back, W_back):
     U, W, _ = weights
-    behind(given, U, G, U_back)
+    inputs.behind(given, U, G, U_back)
     back(W, G, tall, W_back)
 
 
@@ -65,9 +81,8 @@ def _return(given, weights, G, tall, U_back, W_back):
 def ready_to_go(given, weights, G, sizes):
     """U, W and b as the way forward reads them."""
     W = weights[1]
-    H = W.shape[1]
-    wide = G * columns(W, H)
-    Ut, Wt = np.zeros(given.D * wide, W.dtype), np.zeros(H * wide, W.dtype)
+    for_U, for_W = _numbers_to_go(given, W, G)
+    Ut, Wt = np.zeros(for_U, W.dtype), np.zeros(for_W, W.dtype)
     return Ut, Wt, _go(given, weights, G, sizes[-1], Ut, Wt)
 
 
@@ -75,9 +90,8 @@ def ready_to_go(given, weights, G, sizes):
 def ready_to_return(given, weights, G, sizes):
     """U and W as the way back reads them."""
     W = weights[1]
-    GH, H = W.shape
-    wide = 0 if len(given.classes) else columns(W, given.D)
-    U_back, W_back = np.zeros(GH * wide, W.dtype), np.zeros(GH * columns(W, H), W.dtype)
+    for_U, for_W = _numbers_to_return(given, W)
+    U_back, W_back = np.zeros(for_U, W.dtype), np.zeros(for_W, W.dtype)
     _return(given, weights, G, sizes[-1], U_back, W_back)
     return U_back, W_back
 
@@ -110,10 +124,10 @@ class Layer:
     ) -> None:
         self.params, self.cache, self.G, self.own = params, cache, G, own
         T, B, D, H = (cache.sizes[letter] for letter in "TBDH")
-        U = of_ours(params.U)
-        self.weights = U, of_ours(params.W), bias(b, len(U), U)
+        U = params.U
+        self.b = bias(b, len(U), U)
         self.row = columns(U, H)
-        self.given = inputs(of_ours(cache.x), D, U)
+        self.given = inputs.inputs(of_ours(cache.x), D, U)
         self.start = tuple(map(flat, start))
         self.kept = tuple(a.reshape(-1) for a in kept)
         self.none = np.empty(0, U.dtype)
@@ -121,6 +135,11 @@ class Layer:
         self.chunks = threads.chunks(B, T * B * G * H * (H + D))
         tall = max(tallest(n) for _, n in self.chunks)
         self.sizes = T, B, H, threads.rows(), tall
+
+    @property
+    def weights(self) -> tuple[Array, Array, Array]:
+        """U, W and b, for the compiled functions; who holds them may hold copies."""
+        return of_ours(self.params.U), of_ours(self.params.W), self.b
 
     @property
     def ways(self) -> Ways:
@@ -137,28 +156,28 @@ class Layer:
 
     def sums(self) -> Sums:
         """Where a thread adds up what belongs to U, W and b."""
-        U, W, _ = self.weights
+        W = self.params.W
         return (
-            start(self.given, self.G, W.shape[1], self.row, U),
-            np.zeros(len(W) * self.row, U.dtype),
-            np.zeros(self.G * self.row, U.dtype),
+            inputs.start(self.given, self.G, W.shape[1], self.row, W),
+            np.zeros(len(W) * self.row, W.dtype),
+            np.zeros(self.G * self.row, W.dtype),
         )
 
     def whole(self, dU: Array, dW: Array, db: Array) -> tuple[Array, Array, Array | None]:
         """The gradients of U, W and b, of what was added up."""
-        GH, H = self.weights[1].shape
+        GH, H = self.params.W.shape
         none = self.params.b is None
         return (
-            end(self.given, dU, self.G, H, self.row),
+            inputs.end(self.given, dU, self.G, H, self.row),
             narrow(dW, GH, H),
             None if none else without_padding(db, self.G, H),
         )
 
     def forward(self) -> Callable[[int, int], None]:
         """The way forward, for a chunk of sequences; it fills what the cache holds."""
-        U, W, _ = self.weights
+        W = self.params.W
         # NumPy asks for large pages where an array is large, numba does not
-        Ut, Wt = (np.zeros(N * self.G * self.row, U.dtype) for N in (self.given.D, W.shape[1]))
+        Ut, Wt = (np.zeros(N, W.dtype) for N in _numbers_to_go(self.given, W, self.G))
         b = _go(self.given, self.weights, self.G, self.sizes[-1], Ut, Wt)
         return partial(
             self.ways.forward,
@@ -174,12 +193,12 @@ class Layer:
     ) -> Callable[..., tuple[float, Sums]]:
         """The way back, for a chunk of sequences, with a head from the loss on: the loss, the sums.
 
-        Cotangents that are None are zero. Without taps, the intermediate ones are not kept.
+        Without `dstates` there has to be a head, which gives them; a `dlast` that is None is zero.
+        Without taps, the intermediate cotangents are not kept.
         """
-        U = self.weights[0]
-        wide = 0 if len(self.given.classes) else columns(U, self.given.D)
-        back = tuple(np.zeros(len(U) * N, U.dtype) for N in (wide, self.row))
-        _return(self.given, self.weights, self.G, self.sizes[-1], *back)
+        W = self.params.W
+        ready = tuple(np.zeros(N, W.dtype) for N in _numbers_to_return(self.given, W))
+        _return(self.given, self.weights, self.G, self.sizes[-1], *ready)
         each = [self.none for _ in self.outputs()] if dstates is None else map(flat, dstates)
         last = map(np.zeros_like, self.start) if dlast is None else map(flat, dlast)
         cotangents = tuple(each), tuple(last)
@@ -188,7 +207,7 @@ class Layer:
         def run(first_b: int, n: int, head: Head | None = None) -> tuple[float, Sums]:
             sums = self.sums()
             loss = self.ways.backward(
-                self.given, self.start, self.kept, back, self.own, head, *cotangents,
+                self.given, self.start, self.kept, ready, self.own, head, *cotangents,
                 sums, self.dx, self.dstart, self.taps, self.sizes, first_b, n,
             )  # fmt: skip
             return loss, sums
@@ -218,8 +237,7 @@ class Layer:
 
     def from_the_loss(self, readout: Readout) -> tuple[Any, Any, Array, Array | None]:
         """Forward and back with the readout above: the loss, the gradients, ∂L/∂V and ∂L/∂c."""
-        U, W, _ = self.weights
-        large = U.nbytes + W.nbytes > LARGE
+        large = self.params.U.nbytes + self.params.W.nbytes + readout.V.nbytes > LARGE
         run = (self._one_after_the_other if large else self._in_one_go)(readout)
         found = threads.run([partial(run, *chunk) for chunk in self.chunks])
         losses, sums, tops = zip(*found, strict=True)
@@ -228,12 +246,13 @@ class Layer:
 
     def _in_one_go(self, readout: Readout) -> Callable[[int, int], tuple[float, Sums, Sums]]:
         """A chunk goes there and back."""
+        weights = self.weights
         self._make_room(taps=False)
 
         def run(first_b: int, n: int) -> tuple[float, Sums, Sums]:
             sums, tops = self.sums(), readout.sums()
             loss = self.ways.there_and_back(
-                self.given, self.start, self.weights, self.own, self.kept, readout.above(tops),
+                self.given, self.start, weights, self.own, self.kept, readout.above(tops),
                 sums, self.dx, self.dstart, self.sizes, first_b, n,
             )  # fmt: skip
             return loss, sums, tops
@@ -256,6 +275,6 @@ class Layer:
         return run
 
 
-def kept(tap: Array, like: Array) -> Any:
+def tap(found: Array, like: Array) -> Any:
     """An intermediate cotangent in the shape of `like`, or None where it was not wanted."""
-    return tap.reshape(like.shape) if len(tap) else None
+    return found.reshape(like.shape) if len(found) else None

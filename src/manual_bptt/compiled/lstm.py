@@ -41,15 +41,12 @@ from manual_bptt.compiled.blocks import (
 )
 from manual_bptt.compiled.functions import like, sigmoid, tanh
 from manual_bptt.compiled.inputs import collect, project
-from manual_bptt.compiled.layer import Layer, Ways, kept, ready_to_go, ready_to_return
+from manual_bptt.compiled.layer import Layer, Ways, ready_to_go, ready_to_return, tap
 from manual_bptt.compiled.machine import FUSED, PLAIN, on_whole_vectors
 from manual_bptt.compiled.parts import back_from, gather, onto
 from manual_bptt.compiled.product import columns
 from manual_bptt.compiled.readout import head_of, read_out
 from manual_bptt.compiled.threads import Sums, total
-
-Both = tuple[Array, Array]
-"""Of h and of c."""
 
 Params, States, Cache, Grads, init = lstm.Params, lstm.States, lstm.Cache, lstm.Grads, lstm.init
 
@@ -145,13 +142,14 @@ def forward_chunk(given, start, weights, own, kept, sizes, first_b, n):
 
 @njit(**PLAIN)
 def backward_chunk(
-    given, start, kept, weights, own, head, dstates, dlast,
+    given, start, kept, weights, own, head, each, beyond,
     sums, dx, dstart, taps, sizes, first_b, n,
 ):  # fmt: skip
     """(8) to (17) for n sequences of the batch, and the readout before it where there is one."""
     T, B, H, most, tall = sizes
     (h0, c0), (gates, all_h, all_c), (U, W) = start, kept, weights
-    (given_h, given_c), (dU, dW, db), (dh0, dc0), (delta,) = dstates, sums, dstart, taps
+    (given_h, given_c), (dlast_h, dlast_c) = each, beyond
+    (dU, dW, db), (dh0, dc0), (delta,) = sums, dstart, taps
     row = len(db) // 4
     steps, step = min(T, max(1, most // n)), n * row
     apart = steps * step
@@ -166,8 +164,8 @@ def backward_chunk(
     carried, dc = np.zeros(step, all_h.dtype), np.zeros(step, all_h.dtype)
     loss = 0.0
     # (8), (10) what reaches the last states from beyond the last step
-    take(dlast[0], 0, 1, B, first_b, n, H, carried, 0, row)
-    take(dlast[1], 0, 1, B, first_b, n, H, dc, 0, row)
+    take(dlast_h, 0, 1, B, first_b, n, H, carried, 0, row)
+    take(dlast_c, 0, 1, B, first_b, n, H, dc, 0, row)
     for t in range((T - 1) // steps * steps, -1, -steps):
         last = min(T, t + steps)
         rows = (last - t) * n
@@ -252,7 +250,7 @@ class LongShortTerm(Layer):
             x=self.dx.reshape(x.shape),
             h0=self.dstart[0].reshape(h0.shape),
             c0=self.dstart[1].reshape(c0.shape),
-            delta=kept(self.taps[0], gates),
+            delta=tap(self.taps[0], gates),
         )
 
 

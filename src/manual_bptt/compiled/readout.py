@@ -59,7 +59,7 @@ class Readout:
         V, c = params
         self.C, self.H = V.shape
         self.row, self.has_bias = row, c is not None
-        self.V, self.c = of_ours(V), bias(c, self.C, V)
+        self.V, self.c = V, bias(c, self.C, V)
         self.targets, self.dloss = flat(targets), V.dtype.type(dloss)
 
     def sums(self) -> Sums:
@@ -69,16 +69,13 @@ class Readout:
 
     def above(self, sums: Sums) -> tuple[Any, ...]:
         """For one thread: what `head_of` makes a head of."""
-        return self.V, self.c, self.targets, self.dloss, *sums
+        return of_ours(self.V), self.c, self.targets, self.dloss, *sums
 
     def heads(self) -> Callable[[Sums], Head]:
         """What makes a head for one thread, of weights that are ready for all."""
-        V, c = self.V, self.c
         # NumPy asks for large pages where an array is large, numba does not
-        Vt, V_back = (
-            np.zeros(n, V.dtype) for n in (self.H * columns(V, self.C), self.C * self.row)
-        )
-        c = _ready(V, c, Vt, V_back)
+        Vt, V_back = (np.zeros(N, self.V.dtype) for N in _numbers(self.V, self.row))
+        c = _ready(of_ours(self.V), self.c, Vt, V_back)
         return lambda sums: Head(Vt, V_back, c, self.C, self.targets, self.dloss, *sums)
 
     def grads(self, parts: Sequence[Sums]) -> tuple[Array, Array | None]:
@@ -88,10 +85,17 @@ class Readout:
 
 
 @njit(**PLAIN)
-def _ready(V, c, there, and_back):
+def _numbers(V, row):
+    """How many numbers Vᵀ and V are, as the products read them."""
+    C, H = V.shape
+    return H * columns(V, C), C * row
+
+
+@njit(**PLAIN)
+def _ready(V, c, Vt, V_back):
     """From states to logits, and from logits to states."""
-    forth(V, 1, TALLEST, there)
-    back(V, 1, TALLEST, and_back)
+    forth(V, 1, TALLEST, Vt)
+    back(V, 1, TALLEST, V_back)
     return parted(c, 1)
 
 
@@ -99,10 +103,11 @@ def _ready(V, c, there, and_back):
 def head_of(above):
     """A head with weights of its own."""
     V, c, targets, dloss, dV, dc = above
-    C, H = V.shape
-    there, and_back = np.zeros(H * len(dc), V.dtype), np.zeros(len(dV), V.dtype)
-    c = _ready(V, c, there, and_back)
-    return Head(there, and_back, c, C, targets, dloss, dV, dc)
+    C = len(V)
+    for_Vt, for_V = _numbers(V, len(dV) // C)
+    Vt, V_back = np.zeros(for_Vt, V.dtype), np.zeros(for_V, V.dtype)
+    c = _ready(V, c, Vt, V_back)
+    return Head(Vt, V_back, c, C, targets, dloss, dV, dc)
 
 
 @njit(**{**PLAIN, "fastmath": True})

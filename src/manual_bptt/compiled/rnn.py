@@ -26,7 +26,7 @@ from manual_bptt.activations import Activation
 from manual_bptt.compiled.activations import KINDS, activate, reach_through
 from manual_bptt.compiled.blocks import carry_over, put, take, take_from_before
 from manual_bptt.compiled.inputs import collect, project
-from manual_bptt.compiled.layer import Layer, Ways, kept, ready_to_go, ready_to_return
+from manual_bptt.compiled.layer import Layer, Ways, ready_to_go, ready_to_return, tap
 from manual_bptt.compiled.machine import PLAIN, TALLEST
 from manual_bptt.compiled.product import columns, product
 from manual_bptt.compiled.readout import head_of, read_out
@@ -143,7 +143,7 @@ class Recurrent(Layer):
             b=db,
             x=self.dx.reshape(x.shape) if x.ndim == 3 else None,
             s0=self.dstart[0].reshape(s0.shape),
-            delta=kept(self.taps[0], states),
+            delta=tap(self.taps[0], states),
         )
 
 
