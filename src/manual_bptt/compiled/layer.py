@@ -30,7 +30,7 @@ from manual_bptt.compiled.blocks import (
 from manual_bptt.compiled.machine import PLAIN
 from manual_bptt.compiled.product import columns, tallest
 from manual_bptt.compiled.readout import Head, Readout
-from manual_bptt.compiled.threads import Sums
+from manual_bptt.compiled.threads import R, Sums
 
 LARGE = 2**21
 """Bytes of weights, the readout's too, from which on they are made ready once for all threads, and
@@ -221,38 +221,39 @@ class Layer:
         if taps:
             self.taps = tuple(np.empty_like(self.kept[0]) for _ in self.taps)
 
+    def _each(self, run: Callable[[int, int], R]) -> list[R]:
+        """What each chunk gives, in their order."""
+        return threads.run([partial(run, *chunk) for chunk in self.chunks])
+
     def run_forward(self) -> Any:
         """All chunks forward: the cache, whose states nobody may change any more."""
-        run = self.forward()
-        threads.run([partial(run, *chunk) for chunk in self.chunks])
+        self._each(self.forward())
         for s in self.outputs():
             s.flags.writeable = False
         return self.cache
 
     def run_backward(self, dstates: Sequence[Array], dlast: Sequence[Array]) -> Any:
         """All chunks back: the gradients."""
-        run = self.backward(dstates, dlast)
-        found = threads.run([partial(run, *chunk) for chunk in self.chunks])
+        found = self._each(self.backward(dstates, dlast))
         return self.grads([sums for _, sums in found])
 
     def from_the_loss(self, readout: Readout) -> tuple[Any, Any, Array, Array | None]:
         """Forward and back with the readout above: the loss, the gradients, ∂L/∂V and ∂L/∂c."""
         large = self.params.U.nbytes + self.params.W.nbytes + readout.V.nbytes > LARGE
         run = (self._one_after_the_other if large else self._in_one_go)(readout)
-        found = threads.run([partial(run, *chunk) for chunk in self.chunks])
-        losses, sums, tops = zip(*found, strict=True)
+        losses, sums, tops = zip(*self._each(run), strict=True)
         loss = self.none.dtype.type(sum(losses))
         return loss, self.grads(sums), *readout.grads(tops)
 
     def _in_one_go(self, readout: Readout) -> Callable[[int, int], tuple[float, Sums, Sums]]:
         """A chunk goes there and back."""
-        weights = self.weights
+        weights, above = self.weights, readout.aboves()
         self._make_room(taps=False)
 
         def run(first_b: int, n: int) -> tuple[float, Sums, Sums]:
             sums, tops = self.sums(), readout.sums()
             loss = self.ways.there_and_back(
-                self.given, self.start, weights, self.own, self.kept, readout.above(tops),
+                self.given, self.start, weights, self.own, self.kept, above(tops),
                 sums, self.dx, self.dstart, self.sizes, first_b, n,
             )  # fmt: skip
             return loss, sums, tops
@@ -263,9 +264,7 @@ class Layer:
         self, readout: Readout
     ) -> Callable[[int, int], tuple[float, Sums, Sums]]:
         """All chunks go forward; what is left is the way back."""
-        forward = self.forward()
-        threads.run([partial(forward, *chunk) for chunk in self.chunks])
-        del forward  # and the weights that it had ready
+        self._each(self.forward())  # what it had ready is forgotten
         backward, head = self.backward(taps=False), readout.heads()
 
         def run(first_b: int, n: int) -> tuple[float, Sums, Sums]:

@@ -32,6 +32,7 @@ from manual_bptt import lstm
 from manual_bptt._door import Array
 from manual_bptt.compiled.blocks import (
     add_to,
+    bias,
     carry_over,
     put,
     put_parts,
@@ -223,7 +224,7 @@ class LongShortTerm(Layer):
         b = params.b
         if offset:
             H = cache.sizes["H"]
-            b = np.zeros(4 * H, params.W.dtype) if b is None else b.copy()
+            b = bias(b, 4 * H, params.W).copy()
             b[H : 2 * H] += offset
         start, kept = (cache.h0, cache.c0), (cache.gates, cache.h, cache.c)
         super().__init__(params, cache, 4, b=b, start=start, kept=kept)

@@ -67,12 +67,13 @@ class Readout:
         V = self.V
         return np.zeros(self.C * self.row, V.dtype), np.zeros(columns(V, self.C), V.dtype)
 
-    def above(self, sums: Sums) -> tuple[Any, ...]:
-        """For one thread: what `head_of` makes a head of."""
-        return of_ours(self.V), self.c, self.targets, self.dloss, *sums
+    def aboves(self) -> Callable[[Sums], tuple[Any, ...]]:
+        """What gives one thread all that `head_of` makes a head of."""
+        V = of_ours(self.V)
+        return lambda sums: (V, self.c, self.targets, self.dloss, *sums)
 
     def heads(self) -> Callable[[Sums], Head]:
-        """What makes a head for one thread, of weights that are ready for all."""
+        """What gives one thread a head, of weights that are ready for all."""
         # NumPy asks for large pages where an array is large, numba does not
         Vt, V_back = (np.zeros(N, self.V.dtype) for N in _numbers(self.V, self.row))
         c = _ready(of_ours(self.V), self.c, Vt, V_back)
