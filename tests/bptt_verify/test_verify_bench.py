@@ -1,4 +1,6 @@
 import json
+import re
+import sys
 
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ from bptt_verify import page
 from bptt_verify.bench import contestants
 from bptt_verify.bench.check import WrongGradientError, check, checked
 from bptt_verify.bench.contestants import LARGE
+from bptt_verify.bench.machine import machine, sentence
 from bptt_verify.bench.measure import (
     best,
     disqualified,
@@ -150,6 +153,17 @@ def test_rounds_that_differ_are_said_on_the_page_too():
     assert standing(noisy).removeprefix("by hand") in html
     assert "torch.nn is wrong and was not timed at rnn 5 2 3 4 6: dV: off" in html
     assert "numba 1.2" in html
+
+
+def test_a_machine_says_what_it_is_as_far_as_it_does():
+    here = sentence(machine(4, 2))
+    assert ", 2 of 4 cores" in here
+    if sys.platform == "linux":
+        assert re.search(r", [\d.]+ GiB$", here)
+    known = {"vectors": ["avx2", "fma"], "caches": ["L1 32K", "L2 1M"], "memory": 23.5}
+    said = sentence({"cpu": "a CPU", "cores": 4, "threads": 2, **known})
+    assert said == "a CPU, 2 of 4 cores, avx2, fma, L1 32K, L2 1M, 24 GiB"
+    assert sentence({"cpu": "a CPU", "cores": 4, "threads": 2}) == "a CPU, 2 of 4 cores"
 
 
 def test_no_interval_is_cut_in_a_narrow_window(monkeypatch, capsys):

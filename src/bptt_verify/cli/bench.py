@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 from functools import partial
 from importlib.util import find_spec
 from itertools import count
@@ -17,6 +16,7 @@ from rich.table import Table
 
 from bptt_verify.bench.check import WrongGradientError
 from bptt_verify.bench.contestants import CONTESTANTS, RIVALS
+from bptt_verify.bench.machine import machine, sentence
 from bptt_verify.bench.measure import (
     best,
     disqualified,
@@ -129,9 +129,8 @@ def bench(
     if not points:
         console.print(ended, style="red", markup=False, soft_wrap=True)
         return 1
-    machine = {"cpu": _cpu(), "cores": cores, "threads": threads}
-    data = {
-        **{"command": "bench", "machine": machine, "versions": versions()},
+    data: dict[str, Any] = {
+        **{"command": "bench", "machine": machine(cores, threads), "versions": versions()},
         **{"points": points, "ended": ended},
     }
     try:
@@ -140,7 +139,7 @@ def bench(
         if report is not None:
             write_page(report, data)
     finally:
-        show(machine, points)
+        show(data["machine"], points)
         if ended:
             console.print(ended, style="red", markup=False, soft_wrap=True)
         elif growth:
@@ -151,7 +150,7 @@ def bench(
     return int(bool(ended or disqualified(points)))
 
 
-def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
+def show(where: dict[str, Any], points: list[dict[str, Any]]) -> None:
     """Tables from what was measured."""
     for cell in dict.fromkeys(point["cell"] for point in points):
         mine = [point for point in points if point["cell"] == cell]
@@ -164,7 +163,7 @@ def show(machine: dict[str, Any], points: list[dict[str, Any]]) -> None:
         console.print(line, style="red", markup=False, soft_wrap=True)
     if said := noise(points):
         console.print(said, style="yellow", soft_wrap=True)
-    console.print(f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores")
+    console.print(sentence(where))
     console.print(versions_line())
 
 
@@ -210,12 +209,3 @@ def _growth(points: list[dict[str, Any]]) -> Table:
 def _fastest(point: dict[str, Any], side: str) -> float:
     """The lowest median of that side."""
     return float(np.median(point["seconds"][best(point, side)]))
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

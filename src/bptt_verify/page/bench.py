@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.bench.contestants import COPIED, LARGE, RIVALS
+from bptt_verify.bench.machine import sentence
 from bptt_verify.bench.measure import best, disqualified, means, noise, ratio, sizes, standing
 from bptt_verify.bench.table import HEADINGS, cells
 
@@ -21,13 +22,13 @@ LEFT, RIGHT, TOP, BOTTOM = 46.0, 620.0, 12.0, 250.0
 
 def context(data: Mapping[str, Any]) -> dict[str, Any]:
     """What the template is filled with."""
-    machine, points = data["machine"], data["points"]
+    points = data["points"]
     groups = [
         (f"{cell}, {dtype}", list(group))
         for (cell, dtype), group in groupby(points, key=lambda p: (p["cell"], p["dtype"]))
     ]
     return {
-        "machine": f"{machine['cpu']}, {machine['threads']} of {machine['cores']} cores",
+        "machine": sentence(data["machine"]),
         "when": points[0]["when"],
         "noise": noise(points),
         "wrong": [*disqualified(points), *filter(None, [data.get("ended")])],
