@@ -1,9 +1,10 @@
 """What `bptt bench` measured, as a page of the docs.
 
-    bptt bench --json benchmarks/results.json
-    python benchmarks/results.py benchmarks/results.json > docs/results.md
+    bptt bench --json benchmarks/results/float32.json
+    python benchmarks/results.py > docs/results.md
 
-Several files may be given, of other dtypes say.
+It reads what lies in benchmarks/results, or the files that are named: of one run each, all cells of
+it or some, in any dtype.
 """
 
 from __future__ import annotations
@@ -17,37 +18,52 @@ from typing import Any
 
 import numpy as np
 
-from bptt_verify.bench.measure import disqualified, means, spread
+from bptt_verify.bench.machine import sentence
+from bptt_verify.bench.measure import disqualified, means, spread, standing
 from bptt_verify.bench.table import HEADINGS, Point, cells
+from bptt_verify.bench.work import MODULES
+
+KEPT = Path(__file__).parent / "results"
 
 
-def page(runs: list[dict[str, Any]]) -> Iterator[str]:
-    """The lines of the page."""
+def page(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
+    """The lines of the page: for each cell and dtype all its runs, the first one first."""
     yield "# Manual against autodiff: what was measured"
     yield ""
-    yield "Made by [results.py](../benchmarks/results.py) from what `bptt bench --json` wrote; how"
-    yield "it is measured, and what the columns are: [bench.md](bench.md)."
-    for run in runs:
-        machine, points = run["machine"], run["points"]
+    yield "Made by [results.py](../benchmarks/results.py) of what `bptt bench --json` wrote into"
+    yield "`benchmarks/results`, with the time of every round. How it is measured, what the columns"
+    yield "are, what bounds each point, and what the machine is: [bench.md](bench.md)."
+    parts = [
+        ((list(MODULES).index(cell), dtype, points[0]["when"]), run, points)
+        for run in runs
+        for (cell, dtype), group in groupby(run["points"], key=lambda p: (p["cell"], p["dtype"]))
+        for points in [list(group)]
+    ]
+    for (at, dtype), group in groupby(sorted(parts, key=lambda p: p[0]), key=lambda p: p[0][:2]):
         yield ""
-        versions = ", ".join(f"{k} {v}" for k, v in run["versions"].items())
-        yield f"{machine['cpu']}, {machine['cores']} cores; {versions}; {points[0]['when']}."
-        for (cell, dtype), group in groupby(points, key=lambda p: (p["cell"], p["dtype"])):
-            yield from table(cell, dtype, list(group))
+        yield f"## {list(MODULES)[at]}, {dtype}"
+        for _, run, points in group:
+            yield from table(run, points)
 
 
-def table(cell: str, dtype: str, points: list[Point]) -> Iterator[str]:
-    """One cell in one dtype, and the means over its points."""
+def table(run: dict[str, Any], points: list[Point]) -> Iterator[str]:
+    """One run of one cell in one dtype, and the means over its points."""
+    versions = ", ".join(f"{name} {version}" for name, version in run["versions"].items())
     yield ""
-    yield f"## {cell}, {dtype}"
+    yield f"{points[0]['when']}: {sentence(run['machine'])}; {versions}."
     yield ""
     yield row(HEADINGS)
     yield row(["---:"] * len(HEADINGS))
     yield from (row(cells(point)) for point in points)
     yield ""
-    yield from (f"- {line}" for line in [*means(points), *disqualified(points)])
-    spreads = [spread(seconds) for p in points for seconds in p["seconds"].values()]
-    yield f"- half the spread of the middle half of the rounds: median {np.median(spreads):.1%}"
+    said = [standing(points), *means(points), *disqualified(points)]
+    yield from (f"- {line}" for line in said if line)
+    rounds = {len(seconds) for point in points for seconds in point["seconds"].values()}
+    spreads = [spread(seconds) for point in points for seconds in point["seconds"].values()]
+    yield (
+        f"- {' or '.join(map(str, sorted(rounds)))} rounds; half the spread of the middle half of "
+        f"them: median {np.median(spreads):.1%}"
+    )
 
 
 def row(texts: Iterable[str]) -> str:
@@ -56,4 +72,5 @@ def row(texts: Iterable[str]) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(page([json.loads(Path(name).read_text()) for name in sys.argv[1:]])))
+    files = [Path(name) for name in sys.argv[1:]] or sorted(KEPT.glob("*.json"))
+    print("\n".join(page([json.loads(file.read_text()) for file in files])))

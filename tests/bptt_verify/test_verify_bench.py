@@ -1,6 +1,8 @@
 import json
 import re
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -30,6 +32,7 @@ from bptt_verify.cli.bench import show
 
 # That the benchmark works; what it measures is for benchmarks, not for tests.
 
+ROOT = Path(__file__).parents[2]
 SMALL = (5, 2, 3, 4, 6)
 NAMES = ("numpy", "jax in the scan, unroll 1", "torch.nn", "bare products", "a large product")
 
@@ -246,3 +249,10 @@ def test_a_wrong_argument_is_named(words, said, capsys):
         main(["bench", *words])
     assert end.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def test_the_page_of_results_is_made_of_the_runs_that_are_kept():
+    made = [sys.executable, ROOT / "benchmarks" / "results.py"]
+    said = subprocess.run(made, capture_output=True, encoding="utf-8", check=True).stdout
+    assert said == (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert said.count("## ") >= 3
