@@ -104,3 +104,10 @@ PAIRS = (
 def test_the_drop_ins_pass(pair):
     for report in verify_each(pair, ["float32", "float64"], cases=4, seed=2):
         assert report.verdict == "pass", report.first_failure
+
+
+@pytest.mark.parametrize("pair", [p for p in PAIRS if "jax" in p.name], ids=lambda pair: pair.name)
+def test_those_in_jax_pass_in_bfloat16(pair):
+    # with eight bits a number, some draws tell nothing: so there are more
+    (report,) = verify_each(pair, ["bfloat16"], cases=12, seed=2)
+    assert report.verdict == "pass", report.first_failure
