@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from bptt_verify.bench.machine import sentence
-from bptt_verify.bench.measure import disqualified, means, spread, standing
+from bptt_verify.bench.measure import disqualified, means, spreads, standing
 from bptt_verify.bench.table import HEADINGS, Point, cells
 from bptt_verify.bench.work import MODULES
 
@@ -33,17 +33,23 @@ def page(runs: Iterable[dict[str, Any]]) -> Iterator[str]:
     yield "Made by [results.py](../benchmarks/results.py) of what `bptt bench --json` wrote into"
     yield "`benchmarks/results`, with the time of every round. How it is measured, what the columns"
     yield "are, what bounds each point, and what the machine is: [bench.md](bench.md)."
-    parts = [
-        ((list(MODULES).index(cell), dtype, points[0]["when"]), run, points)
-        for run in runs
-        for (cell, dtype), group in groupby(run["points"], key=lambda p: (p["cell"], p["dtype"]))
-        for points in [list(group)]
-    ]
-    for (at, dtype), group in groupby(sorted(parts, key=lambda p: p[0]), key=lambda p: p[0][:2]):
+    tables = [(run, list(points)) for run in runs for _, points in groupby(run["points"], key=kind)]
+    tables.sort(key=lambda t: place(t[1][0]))
+    for (cell, dtype), group in groupby(tables, key=lambda t: kind(t[1][0])):
         yield ""
-        yield f"## {list(MODULES)[at]}, {dtype}"
-        for _, run, points in group:
+        yield f"## {cell}, {dtype}"
+        for run, points in group:
             yield from table(run, points)
+
+
+def kind(point: Point) -> tuple[str, str]:
+    """What a table is of."""
+    return point["cell"], point["dtype"]
+
+
+def place(point: Point) -> tuple[int, str, str]:
+    """Where the table that begins with it stands: by cell, dtype, and when it was measured."""
+    return list(MODULES).index(point["cell"]), point["dtype"], point["when"]
 
 
 def table(run: dict[str, Any], points: list[Point]) -> Iterator[str]:
@@ -59,10 +65,9 @@ def table(run: dict[str, Any], points: list[Point]) -> Iterator[str]:
     said = [standing(points), *means(points), *disqualified(points)]
     yield from (f"- {line}" for line in said if line)
     rounds = {len(seconds) for point in points for seconds in point["seconds"].values()}
-    spreads = [spread(seconds) for point in points for seconds in point["seconds"].values()]
     yield (
         f"- {' or '.join(map(str, sorted(rounds)))} rounds; half the spread of the middle half of "
-        f"them: median {np.median(spreads):.1%}"
+        f"them: median {np.median(spreads(points)):.1%}"
     )
 
 

@@ -159,12 +159,12 @@ def disqualified(points: Sequence[dict[str, Any]]) -> list[str]:
 
 def noise(points: Sequence[dict[str, Any]]) -> str:
     """What is to be said of rounds that differ; empty where there are none."""
-    spreads = [spread(seconds) for point in points for seconds in point["seconds"].values()]
-    noisy = sum(each > NOISY for each in spreads)
+    found = spreads(points)
+    noisy = sum(each > NOISY for each in found)
     if not noisy:
         return ""
     return (
-        f"{noisy} of {len(spreads)} medians are of rounds that differ by more than {NOISY:.0%}: "
+        f"{noisy} of {len(found)} medians are of rounds that differ by more than {NOISY:.0%}: "
         "something else runs on this machine, or its clock changes; stop what runs, or take more "
         "rounds"
     )
@@ -173,6 +173,11 @@ def noise(points: Sequence[dict[str, Any]]) -> str:
 def geometric_mean(values: Iterable[float]) -> float:
     """Of ratios."""
     return float(np.exp(np.mean(np.log(list(values)))))
+
+
+def spreads(points: Sequence[dict[str, Any]]) -> list[float]:
+    """Of the rounds of every contestant at every point."""
+    return [spread(seconds) for point in points for seconds in point["seconds"].values()]
 
 
 def spread(seconds: Sequence[float]) -> float:
