@@ -53,9 +53,9 @@ def _sizes() -> dict[str, Any]:
     found: dict[str, Any] = {}
     caches = []
     for cache in sorted(Path("/sys/devices/system/cpu/cpu0/cache").glob("index*")):
-        level, kind, size = ((cache / of).read_text().strip() for of in ("level", "type", "size"))
-        if kind != "Instruction":
-            caches.append(f"L{level} {size}")
+        level, kind, size = (cache / of for of in ("level", "type", "size"))
+        if size.exists() and kind.read_text().strip() != "Instruction":
+            caches.append(f"L{level.read_text().strip()} {size.read_text().strip()}")
     if caches:
         found["caches"] = caches
     if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):

@@ -107,6 +107,7 @@ def bench(
     grid = QUICK if quick else GRID
     if growth:
         grid = tuple(dict.fromkeys(sizes for line in GROWTH.values() for sizes in line))
+    here = machine(cores, threads)
     points: list[dict[str, Any]] = []
     ended = ""
     works = [Work(c, sizes, dtype) for c in cells for sizes in grid]
@@ -129,8 +130,8 @@ def bench(
     if not points:
         console.print(ended, style="red", markup=False, soft_wrap=True)
         return 1
-    data: dict[str, Any] = {
-        **{"command": "bench", "machine": machine(cores, threads), "versions": versions()},
+    data = {
+        **{"command": "bench", "machine": here, "versions": versions()},
         **{"points": points, "ended": ended},
     }
     try:
@@ -139,7 +140,7 @@ def bench(
         if report is not None:
             write_page(report, data)
     finally:
-        show(data["machine"], points)
+        show(here, points)
         if ended:
             console.print(ended, style="red", markup=False, soft_wrap=True)
         elif growth:
