@@ -219,6 +219,24 @@ def test_what_was_measured_before_a_failure_is_kept(tmp_path, monkeypatch, capsy
     assert "5 2 3 4 6" in said
 
 
+def test_what_was_measured_before_ctrl_c_is_kept(tmp_path, monkeypatch, capsys):
+    def measured(work, *_, **__):
+        if work.sizes != SMALL:
+            raise KeyboardInterrupt
+        return point(SMALL, STEADY)
+
+    monkeypatch.setattr("bptt_verify.cli.bench.measure", measured)
+    monkeypatch.setattr("bptt_verify.cli.bench.QUICK", (SMALL, (9, 2, 3, 4, 6)))
+    out = tmp_path / "bench.json"
+    with pytest.raises(SystemExit) as end:
+        main(["bench", "--quick", "--cell", "rnn", "--json", str(out)])
+    assert end.value.code == 130
+    data = json.loads(out.read_text())
+    assert [p["sizes"] for p in data["points"]] == [point(SMALL, STEADY)["sizes"]]
+    assert data["ended"] == "interrupted, at rnn 9 2 3 4 6"
+    assert data["ended"] in capsys.readouterr().out
+
+
 def test_the_command_says_how_times_grow(monkeypatch, capsys):
     few = {"T": (SMALL, (9, 2, 3, 4, 6)), "B": ((5, 1, 3, 4, 6), SMALL, (5, 4, 3, 4, 6))}
     monkeypatch.setattr("bptt_verify.cli.bench.GROWTH", few)

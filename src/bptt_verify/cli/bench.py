@@ -14,6 +14,7 @@ from cyclopts import Parameter
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from bptt_command import INTERRUPTED
 from bptt_verify.bench.check import WrongGradientError
 from bptt_verify.bench.contestants import CONTESTANTS, RIVALS
 from bptt_verify.bench.machine import machine, sentence
@@ -60,6 +61,7 @@ def bench(
     Each contestant has a process of its own, which stands still when it is not its turn; rounds are
     interleaved; all gradients are held against the twin before anything is timed, and what comes
     before the first step (compiling) is apart. Ends with exit code 1 when a gradient is wrong.
+    After Ctrl-C the points that were measured are written and shown.
 
     Example: `bptt bench --quick --cell rnn --json bench.json`
 
@@ -109,7 +111,7 @@ def bench(
         grid = tuple(dict.fromkeys(sizes for line in GROWTH.values() for sizes in line))
     here = machine(cores, threads)
     points: list[dict[str, Any]] = []
-    ended = ""
+    ended, status = "", 0
     works = [Work(c, sizes, dtype) for c in cells for sizes in grid]
     with progress() as bar:
         done = count()  # what begins now is not done yet
@@ -125,11 +127,16 @@ def bench(
                     measure(work, names, rounds=rounds, threads=threads, seed=seed, said=said)
                 )
             except (WrongGradientError, ContestError) as error:
-                ended = f"ended early, at {where}: {error}"
+                ended, status = f"ended early, at {where}: {error}", 1
+                break
+            except KeyboardInterrupt:
+                if not points:
+                    raise
+                ended, status = f"interrupted, at {where}", INTERRUPTED
                 break
     if not points:
         console.print(ended, style="red", markup=False, soft_wrap=True)
-        return 1
+        return status
     data = {
         **{"command": "bench", "machine": here, "versions": versions()},
         **{"points": points, "ended": ended},
@@ -148,7 +155,7 @@ def bench(
     for package in dict.fromkeys(p for c in CONTESTANTS.values() for p in c.needs):
         if find_spec(package) is None:
             console.print(f"{package} is not installed, so it takes no part", style="yellow")
-    return int(bool(ended or disqualified(points)))
+    return status or int(bool(disqualified(points)))
 
 
 def show(where: dict[str, Any], points: list[dict[str, Any]]) -> None:
