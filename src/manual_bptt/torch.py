@@ -28,13 +28,23 @@ DTYPES = (torch.float32, torch.float64)
 
 
 class _Cell(torch.autograd.Function):
-    """A cell on sequences: the output of all steps, and every last state."""
+    """A cell on sequences: the output of all steps, and every last state.
+
+    It is given `run`, how many states a step hands on, x, those before the first step, U, W and
+    what else the cell has.
+    """
 
     @staticmethod
-    def forward(ctx: Any, run: Callable[..., Any], *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(
+        ctx: Any, run: Callable[..., Any], count: int, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
         states, last, ctx.back = run(*(t.detach().numpy() for t in tensors))
         output = _tensor(states[0])
-        ctx.save_for_backward(output)  # so that a change in its place is noticed
+        x, start, (U, W) = tensors[0], tensors[1 : 1 + count], tensors[1 + count : 3 + count]
+        needs_x, needs_U = ctx.needs_input_grad[2], ctx.needs_input_grad[3 + count]
+        # what the way back reads, so that a change in its place is noticed; x for dU, U for dx
+        read = [output, W, *start, *([x] if needs_U else []), *([U] if needs_x else [])]
+        ctx.save_for_backward(*read)
         ctx.set_materialize_grads(False)
         return output, *(_tensor(s) for s in last)
 
@@ -47,7 +57,7 @@ class _Cell(torch.autograd.Function):
             )
         _ = ctx.saved_tensors
         found = ctx.back(*(None if d is None else d.contiguous().numpy() for d in cotangents))
-        return None, *(None if g is None else _tensor(g) for g in found)
+        return None, None, *(None if g is None else _tensor(g) for g in found)
 
 
 def _tensor(array: Any) -> Tensor:
@@ -154,7 +164,8 @@ class _Recurrent(nn.RNNBase):
                 seen = _turned(x, lengths) if way else x
                 run = _runner(self.cell, lengths, self.options())
                 begin = [s[at] for s in start]
-                y, *last = _Cell.apply(run, *(t.contiguous() for t in (seen, *begin, *weights)))
+                given = (t.contiguous() for t in (seen, *begin, *weights))
+                y, *last = _Cell.apply(run, len(begin), *given)
                 outputs.append(_turned(y, lengths) if way else y)
                 for end, s in zip(ends, last, strict=True):
                     end.append(s)

@@ -139,6 +139,48 @@ def test_an_output_changed_in_its_place_is_noticed():
         doubled.sum().backward()
 
 
+def changed_between(module, what, frozen):
+    """The gradients after a change of that in its place, between the way forward and back."""
+    torch.manual_seed(1)
+    x = torch.randn(T, B, D, dtype=torch.float64, requires_grad="x" not in frozen)
+    hx = tuple(torch.randn(1, B, H, dtype=torch.float64) for _ in range(2))
+    for name, p in module.named_parameters():
+        p.requires_grad_(name not in frozen)
+    output, _ = module(x, hx if isinstance(module, nn.LSTM) else hx[0])
+    among = {**dict(module.named_parameters()), "x": x, "h0": hx[0], "c0": hx[1]}
+    with torch.no_grad():
+        among[what].add_(0.5)
+    output.sin().sum().backward()
+    return [a.grad for a in (x, *module.parameters()) if a.grad is not None]
+
+
+READ = [(n, what) for n in NAMES for what in ("weight_ih_l0", "weight_hh_l0", "x", "h0")]
+
+
+@pytest.mark.parametrize(("name", "what"), [*READ, ("LSTM", "c0")])
+def test_what_the_way_back_reads_changed_in_its_place_is_noticed(name, what):
+    theirs, ours = two(name)
+    with pytest.raises(RuntimeError, match=r"modified by an inplace operation|modified inplace"):
+        changed_between(theirs, what, ())
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        changed_between(ours, what, ())
+
+
+@pytest.mark.parametrize(
+    ("what", "frozen"),
+    [
+        ("bias_ih_l0", ()),
+        ("bias_hh_l0", ()),
+        ("weight_ih_l0", ("x",)),
+        ("x", ("x", "weight_ih_l0")),
+    ],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_what_it_does_not_read_may_change(name, what, frozen):
+    theirs, ours = (changed_between(module, what, frozen) for module in two(name))
+    torch.testing.assert_close(ours, theirs)
+
+
 def test_dropout_is_between_layers_and_in_training_alone():
     _, ours = two("GRU", num_layers=2, dropout=0.5)
     x = torch.randn(T, B, D, dtype=torch.float64)
