@@ -5,7 +5,8 @@
 
 Each function is a `jax.custom_vjp`, so that it works under `jit`, `grad`, `vmap` and `scan`, on
 whatever device and in whatever float dtype JAX has the arrays. Weights are any object with the
-fields of the cell's `Params`, such as that tuple itself, which JAX knows as a tree. The equations
+fields of the cell's `Params`, such as that tuple itself, which JAX knows as a tree. Dtypes that
+differ are promoted as JAX does; `TypeError` is raised where that makes no floats. The equations
 are those of the modules of the same names in `manual_bptt`, with their numbers. The way back is
 itself made of plain JAX, so reverse mode goes through it once more: a gradient of a gradient is
 right; forward mode (`jax.jvp`) is refused by JAX itself.
@@ -16,8 +17,9 @@ Faster than autodiff is that nothing is summed step by step: the products of ∂
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -42,8 +44,7 @@ def rnn(params: Any, x: Array, s0: Array | None = None, activation: str = "tanh"
     """
     if activation not in _F:
         raise ValueError(f"activation: expected one of {', '.join(_F)}, got {activation!r}")
-    U, W, b, start = _opened(params, x, 1, [("s0", s0)])
-    return _rnn(activation, U, W, b, x, *start)
+    return _rnn(activation, *_opened(params, x, 1, {"s0": s0}))
 
 
 def lstm(
@@ -61,8 +62,7 @@ def lstm(
     for name in ("p", "P"):
         if getattr(params, name, None) is not None:
             raise ValueError(f"params.{name}: expected None, got an array")
-    U, W, b, start = _opened(params, x, 4, [("h0", h0), ("c0", c0)])
-    return _lstm(U, W, b, x, *start)
+    return _lstm(*_opened(params, x, 4, {"h0": h0, "c0": c0}))
 
 
 def gru(params: Any, x: Array, h0: Array | None = None) -> Array:
@@ -75,9 +75,7 @@ def gru(params: Any, x: Array, h0: Array | None = None) -> Array:
 
     Raises `ValueError` for shapes that do not fit.
     """
-    U, W, b, start = _opened(params, x, 3, [("h0", h0)])
-    b_n = getattr(params, "b_n", None)
-    return _gru(U, W, b, jnp.zeros(W.shape[1], W.dtype) if b_n is None else b_n, x, *start)
+    return _gru(*_opened(params, x, 3, {"h0": h0}, {"b_n": getattr(params, "b_n", None)}))
 
 
 def gru_before(params: Any, x: Array, h0: Array | None = None) -> Array:
@@ -90,32 +88,43 @@ def gru_before(params: Any, x: Array, h0: Array | None = None) -> Array:
 
     Raises `ValueError` for shapes that do not fit.
     """
-    U, W, b, start = _opened(params, x, 3, [("h0", h0)])
-    return _gru_before(U, W, b, x, *start)
+    return _gru_before(*_opened(params, x, 3, {"h0": h0}))
 
 
 def _opened(
-    params: Any, x: Array, blocks: int, start: list[tuple[str, Array | None]]
-) -> tuple[Array, Array, Array, list[Array]]:
-    """What a layer is given, its shapes checked, zeros for what is None."""
-    U, W, b = params.U, params.W, params.b
-    H = W.shape[-1]
-    b = jnp.zeros(blocks * H, U.dtype) if b is None else b
-    if x.ndim != 3:
-        raise ValueError(f"x: expected shape (T, B, D), got {x.shape}")
-    wanted = {
-        "params.U": (U, (blocks * H, x.shape[2])),
+    params: Any,
+    x: Array,
+    blocks: int,
+    start: dict[str, Array | None],
+    vectors: Mapping[str, Array | None] = MappingProxyType({}),
+) -> list[Array]:
+    """U, W, b, further vectors (H,), x, states: shapes checked, zeros for None, in one dtype."""
+    U, W, x = jnp.asarray(params.U), jnp.asarray(params.W), jnp.asarray(x)
+    for name, weights in (("U", U), ("W", W)):
+        if weights.ndim != 2:
+            raise ValueError(f"params.{name}: expected a matrix, got shape {weights.shape}")
+    H, D = W.shape[1], U.shape[1]
+    if x.ndim != 3 or x.shape[2] != D:
+        raise ValueError(f"x: expected shape (T, B, D) with D = {D} from params.U, got {x.shape}")
+    wanted: dict[str, tuple[Array | None, tuple[int, ...]]] = {
+        "params.U": (U, (blocks * H, D)),
         "params.W": (W, (blocks * H, H)),
-        "params.b": (b, (blocks * H,)),
+        "params.b": (params.b, (blocks * H,)),
+        **{f"params.{name}": (v, (H,)) for name, v in vectors.items()},
+        "x": (x, x.shape),
+        **{name: (s, (x.shape[1], H)) for name, s in start.items()},
     }
-    states = []
-    for name, s in start:
-        states.append(jnp.zeros((x.shape[1], H), U.dtype) if s is None else s)
-        wanted[name] = states[-1], (x.shape[1], H)
-    for name, (array, shape) in wanted.items():
-        if array.shape != shape:
-            raise ValueError(f"{name}: expected shape {shape}, got {array.shape}")
-    return U, W, b, states
+    given = {name: jnp.asarray(a) for name, (a, _) in wanted.items() if a is not None}
+    for name, array in given.items():
+        if array.shape != wanted[name][1]:
+            raise ValueError(f"{name}: expected shape {wanted[name][1]}, got {array.shape}")
+    dtype = jnp.result_type(*given.values())
+    if not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"params, x and states: expected floats, got together {dtype}")
+    return [
+        given[name].astype(dtype) if name in given else jnp.zeros(shape, dtype)
+        for name, (_, shape) in wanted.items()
+    ]
 
 
 def _sigmoid(a: Array) -> Array:
@@ -141,7 +150,7 @@ _F = {
 
 def _shifted(start: Array, states: Array) -> Array:
     """s_{t-1} of every step."""
-    return jnp.concatenate([start[None], states[:-1]])
+    return jnp.concatenate([start[None], states])[:-1]
 
 
 def _outer(delta: Array, other: Array) -> Array:

@@ -72,8 +72,8 @@ def test_forward_mode_is_refused(name):
 @pytest.mark.parametrize(
     ("said", "change"),
     [
-        (r"x: expected shape \(T, B, D\), got", {"x": jnp.zeros((T, B))}),
-        (r"params.U: expected shape \(5, 3\), got \(5, 2\)", {"x": jnp.zeros((T, B, 3))}),
+        (r"x: expected shape \(T, B, D\) with D = 2 from params.U, got", {"x": jnp.zeros((T, B))}),
+        (r"x: expected shape .* with D = 2 from params.U, got", {"x": jnp.zeros((T, B, 3))}),
         (r"s0: expected shape \(3, 5\), got \(2, 5\)", {"s0": jnp.zeros((2, H))}),
         (r"activation: expected one of tanh, sigmoid, relu, got 'gelu'", {"activation": "gelu"}),
     ],
@@ -82,6 +82,47 @@ def test_what_does_not_fit_is_named(said, change):
     params, x = given("rnn")
     with pytest.raises(ValueError, match=said):
         by_hand.rnn(params, **{"x": x, **change})
+
+
+@pytest.mark.parametrize("shape", [(1,), (B, H), (H + 1,)])
+def test_the_bias_inside_the_reset_has_the_shape_of_a_state(shape):
+    params, x = given("gru")
+    with pytest.raises(ValueError, match=r"params\.b_n: expected shape \(5,\), got"):
+        by_hand.gru(params._replace(b_n=jnp.zeros(shape)), x)
+
+
+def test_weights_are_matrices_of_floats():
+    params, x = given("rnn")
+    with pytest.raises(ValueError, match=r"params\.W: expected a matrix, got shape \(\)"):
+        by_hand.rnn(params._replace(W=1.0), x)
+    with pytest.raises(TypeError, match="expected floats, got together int32"):
+        by_hand.rnn(jax.tree.map(lambda a: a.astype(int), params), x.astype(int))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_dtypes_are_promoted_and_gradients_have_those_of_the_arguments(name):
+    params, x = given(name)
+    narrow = jax.tree.map(lambda a: a.astype(jnp.bfloat16), params)
+    wide = jax.tree.map(lambda a: a.astype(jnp.float32), narrow)
+    grads = jax.grad(loss, argnums=1)(name, narrow, x)
+    wanted = jax.grad(loss, argnums=1)(name, wide, x)
+    for g, w in zip(jax.tree.leaves(grads), jax.tree.leaves(wanted), strict=True):
+        assert g.dtype == jnp.bfloat16
+        np.testing.assert_array_equal(g, w.astype(jnp.bfloat16))
+    weak = narrow._replace(U=jnp.full(narrow.U.shape, 0.5))  # of no dtype of its own
+    found = getattr(by_hand, name)(weak, x.astype(jnp.bfloat16))
+    assert {s.dtype for s in jax.tree.leaves(found)} == {jnp.dtype(jnp.bfloat16)}
+    assert loss(name, params, (2 * x).astype(int)) == loss(name, params, jnp.trunc(2 * x))
+    assert loss(name, params, x.tolist()) == loss(name, params, x)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_no_steps_and_no_sequences_have_gradients_of_zero(name):
+    params, x = given(name)
+    for none in (x[:0], x[:, :0]):
+        grads = jax.grad(loss, argnums=(1, 2))(name, params, none)
+        for g, a in zip(jax.tree.leaves(grads), jax.tree.leaves((params, none)), strict=True):
+            np.testing.assert_array_equal(g, jnp.zeros_like(a))
 
 
 def test_peepholes_are_refused():
