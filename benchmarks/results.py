@@ -62,7 +62,8 @@ def table(run: dict[str, Any], points: list[Point]) -> Iterator[str]:
     yield row(["---:"] * len(HEADINGS))
     yield from (row(cells(point)) for point in points)
     yield ""
-    said = [standing(points), *means(points), *disqualified(points)]
+    ended = run["ended"] if points[-1] is run["points"][-1] else ""
+    said = [ended, standing(points), *means(points), *disqualified(points)]
     yield from (f"- {line}" for line in said if line)
     rounds = {len(seconds) for point in points for seconds in point["seconds"].values()}
     yield (

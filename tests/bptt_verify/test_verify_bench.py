@@ -59,6 +59,14 @@ def test_every_contestant_has_the_gradients_of_the_twin(cell, dtype):
     assert not wrong
 
 
+def test_pytorch_with_one_thread_has_one(monkeypatch):
+    asked = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    for name in ("torch.nn", "torch.nn, one thread"):
+        contestants.CONTESTANTS[name].prepare(Work("rnn", SMALL, "float32"))
+    assert asked == [1]
+
+
 def test_a_wrong_gradient_is_found_before_anything_is_timed():
     work = Work("gru", SMALL)
     found = contestants.CONTESTANTS["numpy"].prepare(work)()
@@ -235,6 +243,11 @@ def test_what_was_measured_before_ctrl_c_is_kept(tmp_path, monkeypatch, capsys):
     assert [p["sizes"] for p in data["points"]] == [point(SMALL, STEADY)["sizes"]]
     assert data["ended"] == "interrupted, at rnn 9 2 3 4 6"
     assert data["ended"] in capsys.readouterr().out
+    gru = {**data, "points": [*data["points"], {**point(SMALL, STEADY), "cell": "gru"}]}
+    out.write_text(json.dumps(gru))
+    rnn, gru = page_of_results(out).split("## gru")
+    assert data["ended"] in gru
+    assert data["ended"] not in rnn
 
 
 def test_the_command_says_how_times_grow(monkeypatch, capsys):
@@ -260,6 +273,7 @@ def test_the_command_says_how_times_grow(monkeypatch, capsys):
         (["--cell", "transformer"], "--cell: expected one of rnn, lstm, gru, got transformer"),
         (["--quick", "--growth"], "--quick: expected without --growth, got both"),
         (["--rounds", "0"], "--rounds: expected at least 1, got 0"),
+        (["--seed", "-1"], "--seed: expected at least 0, got -1"),
     ],
 )
 def test_a_wrong_argument_is_named(words, said, capsys):
@@ -269,8 +283,12 @@ def test_a_wrong_argument_is_named(words, said, capsys):
     assert said in capsys.readouterr().err
 
 
+def page_of_results(*files):
+    made = [sys.executable, ROOT / "benchmarks" / "results.py", *files]
+    return subprocess.run(made, capture_output=True, encoding="utf-8", check=True).stdout
+
+
 def test_the_page_of_results_is_made_of_the_runs_that_are_kept():
-    made = [sys.executable, ROOT / "benchmarks" / "results.py"]
-    said = subprocess.run(made, capture_output=True, encoding="utf-8", check=True).stdout
+    said = page_of_results()
     assert said == (ROOT / "docs" / "results.md").read_text("utf-8")
     assert said.count("## ") >= 3

@@ -142,11 +142,13 @@ def _jitted(loss: Callable[[dict[str, Any]], Any], work: Work) -> Step:
     return step
 
 
-def torch_nn(work: Work, package: str) -> Step:
-    """RNN, LSTM or GRU of the package under nn.Linear, by PyTorch's autograd."""
+def torch_nn(work: Work, package: str, threads: int = 0) -> Step:
+    """RNN, LSTM or GRU of the package under nn.Linear, by PyTorch's autograd; 0 for all threads."""
     import torch
     from torch import nn
 
+    if threads:
+        torch.set_num_threads(threads)
     layers = import_module(package)
     _, _, D, H, C = work.sizes
     layer = getattr(layers, work.cell.upper())(D, H)
@@ -258,6 +260,9 @@ CONTESTANTS: Mapping[str, Contestant] = {
         for unroll in (1, 4, 8)
     },
     "torch.nn": Contestant(partial(torch_nn, package="torch.nn"), ("torch",), "torch.nn"),
+    "torch.nn, one thread": Contestant(
+        partial(torch_nn, package="torch.nn", threads=1), ("torch",), "torch.nn"
+    ),
     "by hand in jax": Contestant(inside_jax, ("jax",), "drop-in"),
     "numba in torch": Contestant(
         partial(torch_nn, package="manual_bptt.torch"), ("torch", "numba"), "drop-in"

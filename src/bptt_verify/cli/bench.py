@@ -95,6 +95,8 @@ def bench(
         raise UsageError("--quick: expected without --growth, got both")
     if rounds < 1:
         raise UsageError(f"--rounds: expected at least 1, got {rounds}")
+    if seed < 0:
+        raise UsageError(f"--seed: expected at least 0, got {seed}")
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )
