@@ -34,6 +34,7 @@ from bptt_verify.bench.work import GRID, GROWTH, MODULES, QUICK, Work
 from bptt_verify.cli.console import (
     UsageError,
     Whole,
+    check_least,
     check_outputs,
     console,
     progress,
@@ -93,10 +94,8 @@ def bench(
             raise UsageError(f"--cell: expected one of {', '.join(MODULES)}, got {name}")
     if quick and growth:
         raise UsageError("--quick: expected without --growth, got both")
-    if rounds < 1:
-        raise UsageError(f"--rounds: expected at least 1, got {rounds}")
-    if seed < 0:
-        raise UsageError(f"--seed: expected at least 0, got {seed}")
+    check_least("--rounds", rounds, 1)
+    check_least("--seed", seed, 0)
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     )

@@ -146,6 +146,12 @@ def check_writable(path: Path | None) -> None:
         raise UsageError(f"cannot write {path}: {error.strerror}") from None
 
 
+def check_least(option: str, value: int, least: int) -> None:
+    """Raises `UsageError` for an option's number below the least that it may be."""
+    if value < least:
+        raise UsageError(f"{option}: expected at least {least}, got {value}")
+
+
 def check_outputs(*written: Path | None, read: Path | None = None) -> None:
     """`check_writable` for several files, each of its own, and none the one that is read.
 

@@ -15,6 +15,7 @@ from rich.text import Text
 from bptt_verify.cli.console import (
     UsageError,
     Whole,
+    check_least,
     check_outputs,
     console,
     progress,
@@ -80,8 +81,7 @@ def gradients(
     if text is not None and report is None:
         raise UsageError("--text: expected --report beside it")
     check_outputs(json_file, plot, report, read=text)
-    if seed < 0:
-        raise UsageError(f"--seed: expected at least 0, got {seed}")
+    check_least("--seed", seed, 0)
     if plot is not None:
         _figures("--plot")
     try:

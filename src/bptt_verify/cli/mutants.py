@@ -16,6 +16,7 @@ from rich.text import Text
 from bptt_verify.cli.console import (
     UsageError,
     Whole,
+    check_least,
     check_outputs,
     console,
     progress,
@@ -63,8 +64,7 @@ def mutants(
         Write it there as a page, HTML that opens offline.
     """
     check_outputs(json_file, report)
-    if seed < 0:
-        raise UsageError(f"--seed: expected at least 0, got {seed}")
+    check_least("--seed", seed, 0)
     chosen = _chosen(only)
     pairs = {m.reference().name: m.reference() for m in chosen}
     found: list[Line] = []

@@ -17,6 +17,7 @@ from rich.table import Table
 from bptt_verify.cli.console import (
     UsageError,
     Whole,
+    check_least,
     check_writable,
     console,
     errors,
@@ -110,9 +111,8 @@ def train(
     json_file
         Write the figures there too, as JSON.
     """
-    if verify_every < 0 or sample < 0:
-        name, got = ("verify-every", verify_every) if verify_every < 0 else ("sample", sample)
-        raise UsageError(f"--{name}: expected at least 0, got {got}")
+    check_least("--verify-every", verify_every, 0)
+    check_least("--sample", sample, 0)
     check_writable(json_file)
     check_writable(checkpoint)
     wanted: dict[str, Any] = {
@@ -303,12 +303,10 @@ def _begin(split: Split, given: dict[str, Any], resume: Path | None) -> tuple[Se
 
 def _checked(settings: Settings, given: dict[str, Any]) -> Settings:
     for name in ("layers", "steps", "hidden", "batch", "window"):
-        if getattr(settings, name) < 1:
-            raise UsageError(f"--{name}: expected at least 1, got {given[name]}")
+        check_least(f"--{name}", getattr(settings, name), 1)
     if not (settings.learning_rate > 0 and math.isfinite(settings.learning_rate)):
         raise UsageError(f"--learning-rate: expected more than 0, got {settings.learning_rate}")
-    if settings.seed < 0:
-        raise UsageError(f"--seed: expected at least 0, got {settings.seed}")
+    check_least("--seed", settings.seed, 0)
     if settings.residual and settings.layers == 1:
         raise UsageError("--residual: expected --layers of at least 2, got 1")
     if "activation" in given and not charlm.takes_activation(settings.cell):

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from bptt_verify.cli.console import (
     UsageError,
     Whole,
+    check_least,
     check_writable,
     console,
     progress,
@@ -63,8 +64,7 @@ def write(
     if json_file is not None and json_file.resolve() == folder.resolve():
         raise UsageError(f"--json: expected a file of its own, got the folder {folder}")
     for option, value in (("--seed", seed), ("--random", random)):
-        if value < 0:
-            raise UsageError(f"{option}: expected at least 0, got {value}")
+        check_least(option, value, 0)
     if pair is not None and not pair:
         raise UsageError("--pair: expected one or more, got none")
     pairs = [one for target in pair for one in pairs_of(target)] if pair else pairs_of(None)

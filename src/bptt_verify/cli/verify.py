@@ -19,6 +19,7 @@ from bptt_verify.cli.console import (
     UsageError,
     Whole,
     check_folder,
+    check_least,
     check_outputs,
     console,
     progress,
@@ -93,10 +94,8 @@ def verify(
     check_outputs(json_file, report)
     pairs = pairs_of(target)
     dtypes = ("float32", "float64") if dtype == "both" else (dtype,)
-    if cases < 1:
-        raise UsageError(f"--cases: expected at least 1, got {cases}")
-    if seed < 0:
-        raise UsageError(f"--seed: expected at least 0, got {seed}")
+    check_least("--cases", cases, 1)
+    check_least("--seed", seed, 0)
     check_folder(regression)
     if not 0 < limit <= LONGEST:
         raise UsageError(f"--limit: expected seconds, above 0 and at most {LONGEST:g}, got {limit}")
